@@ -10,6 +10,9 @@
 //!   for. The control plane acknowledges when they are durable.
 //! * **Nothing is trusted twice.** (task, attempt) is the fencing token: what is said of an attempt
 //!   that was replaced changes nothing.
+//! * **Blobs travel in parts** of at most [`BLOB_PART_MAX`] bytes, asked for or confirmed one by
+//!   one, so that neither side holds more of one than a few parts, whichever side dialled. What was
+//!   under way on a link that broke is begun again on the next one.
 //!
 //! Frames are maps with the field names below; an enum is a map with one entry, its variant in
 //! `snake_case`; bytes are MessagePack binary. Unknown fields are ignored, so that fields can be added.
@@ -18,6 +21,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+
+/// Most bytes in one part of a blob.
+pub const BLOB_PART_MAX: usize = 1 << 20;
 
 /// What an agent says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +37,10 @@ pub enum FromAgent {
     Nodes(Vec<Node>),
     /// The answer to a [`ToAgent::Ask`].
     Answer(AskAnswer),
+    /// Asks for a part of a blob: arguments that are too many for a frame.
+    Pull(PullFrame),
+    /// Brings a part of a blob: a result that is too large for a frame.
+    Push(PushFrame),
     /// Nothing to say, still here.
     Heartbeat(Heartbeat),
 }
@@ -54,6 +64,10 @@ pub enum ToAgent {
     },
     /// A question that is not journaled, such as for a log.
     Ask(Ask),
+    /// The answer to a [`FromAgent::Pull`].
+    Piece(PieceFrame),
+    /// The answer to a [`FromAgent::Push`].
+    Pushed(PushedFrame),
     /// Nothing to say, still here.
     Heartbeat(Heartbeat),
 }
@@ -207,7 +221,8 @@ pub enum DataFrame {
     None,
     /// These.
     Inline(Bytes),
-    /// Those in a blob, uploaded with `PUT /v1/blobs` before.
+    /// Those in a blob, uploaded before: by an agent with [`PushFrame`]s, by a client with
+    /// `PUT /v1/blobs`.
     Blob(BlobFrame),
 }
 
@@ -339,4 +354,58 @@ pub struct AskAnswer {
     pub id: u64,
     /// The answer, or why there is none.
     pub result: Result<String, String>,
+}
+
+/// Asks for a part of a blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullFrame {
+    /// The blob.
+    pub id: String,
+    /// Where the part begins.
+    pub offset: u64,
+    /// Most bytes wanted, not above [`BLOB_PART_MAX`].
+    pub len: u64,
+}
+
+/// A part of a blob, or why there is none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PieceFrame {
+    /// The blob.
+    pub id: String,
+    /// Where the part begins.
+    pub offset: u64,
+    /// The part; shorter than asked for only at the end of the blob.
+    pub bytes: Bytes,
+    /// Why there is none, such as `UNKNOWN_BLOB`.
+    #[serde(default)]
+    pub problem: Option<crate::problem::Problem>,
+}
+
+/// Brings the next part of a new blob. Parts come in order, the first one at offset 0, which
+/// begins the upload (again, when it had begun before). At most a few are unconfirmed at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushFrame {
+    /// Chosen by the agent, unique on this link.
+    pub upload: u64,
+    /// Where the part begins: the number of bytes brought before it.
+    pub offset: u64,
+    /// The part, of at most [`BLOB_PART_MAX`] bytes; may be empty in the last one.
+    pub bytes: Bytes,
+    /// Whether this is the last part.
+    pub done: bool,
+}
+
+/// A part of a new blob was written, or why it was not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PushedFrame {
+    /// The upload.
+    pub upload: u64,
+    /// How many bytes of it are written.
+    pub offset: u64,
+    /// The blob: answers the last part, when it is durable.
+    #[serde(default)]
+    pub blob: Option<BlobFrame>,
+    /// Why the upload is given up, such as `STORE_FULL`.
+    #[serde(default)]
+    pub problem: Option<crate::problem::Problem>,
 }
