@@ -1,13 +1,16 @@
 //! What goes over the wire, as types: the JSON bodies of the HTTP API ([`v1`]), the MessagePack
 //! frames of the agent link ([`agent`]) and of the client link ([`client_link`]), the one error
-//! body ([`problem`]), and the only parser between wire and domain ([`convert`]).
+//! body ([`problem`]), the typed client ([`http_client`]), and the only parser between wire and domain
+//! ([`convert`]).
 //!
 //! This crate knows no state and decides nothing.
 
 pub mod agent;
 pub mod client_link;
 pub mod convert;
+pub mod http_client;
 pub mod problem;
+pub mod sse;
 pub mod v1;
 
 /// The version of both links. A peer that speaks another one is refused with a hint to upgrade.

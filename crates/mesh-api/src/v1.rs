@@ -460,3 +460,53 @@ pub struct AgentToken {
     /// The token.
     pub token: String,
 }
+
+/// The body of `POST /v1/clusters/{name}/drain`; an empty body drains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DrainBody {
+    /// `true`: no new work goes there. `false`: work goes there again.
+    pub draining: bool,
+}
+
+/// The answer to `POST /v1/clusters/{name}/test`: everything that was tried, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ClusterTest {
+    /// The cluster.
+    pub cluster: String,
+    /// Whether every check went well.
+    pub ok: bool,
+    /// What was tried.
+    pub checks: Vec<CheckView>,
+}
+
+/// One thing that was tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CheckView {
+    /// What, such as `agent` or `dashboard`.
+    pub name: String,
+    /// Whether it went well.
+    pub ok: bool,
+    /// What came back, or what went wrong.
+    pub message: String,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// `GET /v1/config`: how the server was set up, and where each value came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ConfigView {
+    /// The settings, by name.
+    pub settings: Vec<SettingView>,
+}
+
+/// One setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SettingView {
+    /// Its name, such as `queue-max`.
+    pub key: String,
+    /// Its value, as one would write it.
+    pub value: String,
+    /// Where the value came from: `default`, a file with its line, a variable, or a flag.
+    pub origin: String,
+}
