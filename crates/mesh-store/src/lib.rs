@@ -14,8 +14,8 @@ use mesh_core::model::id::{Digest, TaskId};
 use mesh_core::model::time::Timestamp;
 use mesh_core::snapshot::Snapshot;
 
-pub use error::StoreError;
-pub use sqlite::SqliteStore;
+pub use error::{Place, Result, StoreError};
+pub use sqlite::{SqliteStore, StoreReader};
 
 /// The number of an event: 1 is the first ever.
 pub type Seq = u64;
@@ -71,40 +71,31 @@ pub struct Entry {
 /// Where a mesh is kept. One owner at a time; reads and writes come from that owner's thread.
 pub trait Store: Send {
     /// Makes a batch durable, and returns the number of the last event that is now.
-    fn append(&mut self, batch: &Batch) -> Result<Seq, StoreError>;
+    fn append(&mut self, batch: &Batch) -> Result<Seq>;
 
     /// The number of the last durable event; 0 before the first.
     fn last_seq(&self) -> Seq;
 
     /// The newest snapshot and the number of the last event that it includes.
-    fn load_snapshot(&self) -> Result<Option<(Seq, Snapshot)>, StoreError>;
+    fn load_snapshot(&self) -> Result<Option<(Seq, Snapshot)>>;
 
     /// Hands every entry that holds an event after `after` to `visit`, in order (events up to
     /// `after` cut off), until `visit` returns false.
-    fn replay(
-        &self,
-        after: Seq,
-        visit: &mut dyn FnMut(Entry) -> bool,
-    ) -> Result<(), StoreError>;
+    fn replay(&self, after: Seq, visit: &mut dyn FnMut(Entry) -> bool) -> Result<()>;
 
     /// The number of the oldest event that is still kept; 0 when none is.
-    fn oldest_seq(&self) -> Result<Seq, StoreError>;
+    fn oldest_seq(&self) -> Result<Seq>;
 
     /// Makes a snapshot durable, after which entries that end at or before both `seq` and
     /// `keep_after` are dropped.
-    fn save_snapshot(
-        &mut self,
-        seq: Seq,
-        snapshot: &Snapshot,
-        keep_after: Seq,
-    ) -> Result<(), StoreError>;
+    fn save_snapshot(&mut self, seq: Seq, snapshot: &Snapshot, keep_after: Seq) -> Result<()>;
 
     /// The bytes of a task; `None` when there are none.
-    fn data(&self, task: TaskId, side: Side) -> Result<Option<Bytes>, StoreError>;
+    fn data(&self, task: TaskId, side: Side) -> Result<Option<Bytes>>;
 
     /// The code of a digest; `None` when it is not here.
-    fn code(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError>;
+    fn code(&self, digest: &Digest) -> Result<Option<Bytes>>;
 
     /// Whether the code of a digest is here.
-    fn has_code(&self, digest: &Digest) -> Result<bool, StoreError>;
+    fn has_code(&self, digest: &Digest) -> Result<bool>;
 }

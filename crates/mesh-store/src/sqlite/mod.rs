@@ -1,0 +1,183 @@
+//! A store in one SQLite file, in tables that grow at their ends.
+//!
+//! Write-ahead log, synced at every commit. A commit is one row of the journal and one row for
+//! each piece of data; nothing has a secondary index. The log is emptied by a thread of its own.
+
+mod checkpoint;
+mod file;
+mod lock;
+mod read;
+mod snapshot;
+mod write;
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use mesh_core::model::id::{Digest, TaskId};
+use mesh_core::snapshot::Snapshot;
+
+use self::checkpoint::Checkpointer;
+use self::file::{Access, Database};
+use self::lock::Lock;
+use crate::{Batch, Entry, Result, Seq, Side, Store, StoreError};
+
+/// The name of the file in its directory.
+const FILE_NAME: &str = "mesh.db";
+/// The name of the lock beside it.
+const LOCK_NAME: &str = "mesh.lock";
+
+/// A store in a directory. Nobody else can open it while this lives.
+#[derive(Debug)]
+pub struct SqliteStore {
+    // Dropped in this order: the thread ends, the log is emptied, and only then others may come.
+    checkpointer: Checkpointer,
+    db: Database,
+    _lock: Lock,
+    last: Seq,
+    poison: Option<String>,
+}
+
+impl SqliteStore {
+    /// Opens the store in a directory, or makes a new one. A file that is not ours, or that a
+    /// newer release wrote, is refused before anything is changed.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let path = file_in(dir);
+        file::recognise(&path)?;
+        std::fs::create_dir_all(dir).map_err(|error| StoreError::io(dir, "create", error))?;
+        let lock = Lock::take(&dir.join(LOCK_NAME))?;
+        // Asked again: whoever held the lock may have made the file in between.
+        if !file::recognise(&path)? {
+            file::create(&path)?;
+        }
+        let db = Database::open(&path, Access::Owner)?;
+        let last = db.check_ends()?;
+        let checkpointer = Checkpointer::start(&path)?;
+        Ok(Self { checkpointer, db, _lock: lock, last, poison: None })
+    }
+
+    /// Opens the store in a directory in order to look at it, while its owner may be at work.
+    /// `None` when there is none.
+    pub fn open_read_only(dir: &Path) -> Result<Option<StoreReader>> {
+        let path = file_in(dir);
+        if !file::recognise(&path)? {
+            return Ok(None);
+        }
+        Database::open(&path, Access::Inspector).map(|db| Some(StoreReader { db }))
+    }
+
+    /// Refuses to write after a failure that leaves open what the disk holds.
+    fn check_poison(&self) -> Result<()> {
+        let why = match &self.poison {
+            Some(why) => why.as_str(),
+            None if self.checkpointer.has_failed() => "its log could not be emptied",
+            None => return Ok(()),
+        };
+        let source = format!("it failed before ({why}) and must be opened again").into();
+        Err(StoreError::Failed { path: self.db.path.clone(), doing: "write to", source })
+    }
+
+    /// Takes note of a write that failed in such a way.
+    fn poison_if_grave<T>(&mut self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result
+            && error.poisons()
+        {
+            self.poison = Some(error.to_string());
+        }
+        result
+    }
+}
+
+impl Store for SqliteStore {
+    fn append(&mut self, batch: &Batch) -> Result<Seq> {
+        self.check_poison()?;
+        if batch.is_empty() {
+            return Ok(self.last);
+        }
+        let result = self.db.commit(self.last + 1, batch);
+        let bytes = self.poison_if_grave(result)?;
+        self.checkpointer.committed(bytes);
+        self.last += u64::try_from(batch.events.len()).unwrap_or(u64::MAX);
+        Ok(self.last)
+    }
+
+    fn last_seq(&self) -> Seq {
+        self.last
+    }
+
+    fn load_snapshot(&self) -> Result<Option<(Seq, Snapshot)>> {
+        self.db.load_snapshot()
+    }
+
+    fn replay(&self, after: Seq, visit: &mut dyn FnMut(Entry) -> bool) -> Result<()> {
+        self.db.replay(after, visit)
+    }
+
+    fn oldest_seq(&self) -> Result<Seq> {
+        Ok(self.db.journal_ends()?.map_or(0, |(oldest, _last)| oldest))
+    }
+
+    fn save_snapshot(&mut self, seq: Seq, snapshot: &Snapshot, keep_after: Seq) -> Result<()> {
+        self.check_poison()?;
+        if seq > self.last {
+            return Err(StoreError::Ahead { seq, last: self.last });
+        }
+        let result = self.db.save_snapshot(seq, snapshot);
+        self.poison_if_grave(result)?;
+        let result = self.db.drop_journal(seq.min(keep_after));
+        self.poison_if_grave(result)
+    }
+
+    fn data(&self, task: TaskId, side: Side) -> Result<Option<Bytes>> {
+        self.db.data(task, side)
+    }
+
+    fn code(&self, digest: &Digest) -> Result<Option<Bytes>> {
+        self.db.code(digest)
+    }
+
+    fn has_code(&self, digest: &Digest) -> Result<bool> {
+        self.db.has_code(digest)
+    }
+}
+
+/// A look at a store that somebody else may own. Every answer is of the moment it is given.
+#[derive(Debug)]
+pub struct StoreReader {
+    db: Database,
+}
+
+impl StoreReader {
+    /// See [`Store::last_seq`].
+    pub fn last_seq(&self) -> Result<Seq> {
+        self.db.check_ends()
+    }
+
+    /// See [`Store::oldest_seq`].
+    pub fn oldest_seq(&self) -> Result<Seq> {
+        Ok(self.db.journal_ends()?.map_or(0, |(oldest, _last)| oldest))
+    }
+
+    /// See [`Store::load_snapshot`].
+    pub fn load_snapshot(&self) -> Result<Option<(Seq, Snapshot)>> {
+        self.db.load_snapshot()
+    }
+
+    /// See [`Store::replay`].
+    pub fn replay(&self, after: Seq, visit: &mut dyn FnMut(Entry) -> bool) -> Result<()> {
+        self.db.replay(after, visit)
+    }
+
+    /// See [`Store::data`].
+    pub fn data(&self, task: TaskId, side: Side) -> Result<Option<Bytes>> {
+        self.db.data(task, side)
+    }
+
+    /// See [`Store::code`].
+    pub fn code(&self, digest: &Digest) -> Result<Option<Bytes>> {
+        self.db.code(digest)
+    }
+}
+
+fn file_in(dir: &Path) -> PathBuf {
+    dir.join(FILE_NAME)
+}

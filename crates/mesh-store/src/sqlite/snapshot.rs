@@ -1,0 +1,204 @@
+//! Snapshots: written in parts of bounded size, each a commit of its own, and there when the last
+//! commit says so. The one before stays until then.
+
+use std::io::{self, Read, Write};
+
+use mesh_core::snapshot::Snapshot;
+use rusqlite::{Params, params};
+
+use super::file::Database;
+use super::read::{checked_bytes, number};
+use crate::codec::{checksum, read_snapshot, write_snapshot};
+use crate::error::Place;
+use crate::{Result, Seq, StoreError};
+
+/// Bytes in a part: what a snapshot needs of memory beside itself, and how long the journal waits.
+const PART_BYTES: usize = 4 << 20;
+/// Rows of the journal that are dropped in one commit.
+const DROP_ROWS_MAX: u32 = 256;
+
+impl Database {
+    /// The last event that the newest snapshot includes.
+    pub(super) fn snapshot_seq(&self) -> Result<Option<Seq>> {
+        self.row("SELECT seq FROM snapshot ORDER BY seq DESC LIMIT 1", [], number)
+    }
+
+    /// See [`crate::Store::load_snapshot`].
+    pub(super) fn load_snapshot(&self) -> Result<Option<(Seq, Snapshot)>> {
+        let sql = "SELECT seq, parts FROM snapshot ORDER BY seq DESC LIMIT 1";
+        let Some((seq, parts)) = self.row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))? else {
+            return Ok(None);
+        };
+        let mut reader = PartReader::new(self, seq, parts);
+        let read = read_snapshot(&mut reader);
+        if let Some(error) = reader.failure.take() {
+            return Err(error);
+        }
+        let corrupt = |what: String| self.corrupt(Place::Snapshot(seq.cast_unsigned()), what);
+        let snapshot = read.map_err(|error| corrupt(error.to_string()))?;
+        if !reader.is_at_end() {
+            return Err(corrupt("there is more than one snapshot in it".into()));
+        }
+        Ok(Some((seq.cast_unsigned(), snapshot)))
+    }
+
+    /// Makes a snapshot durable unless it is already, and drops those before it.
+    pub(super) fn save_snapshot(&mut self, seq: Seq, snapshot: &Snapshot) -> Result<()> {
+        if self.snapshot_seq()? == Some(seq) {
+            return Ok(());
+        }
+        self.drop_loose_parts()?;
+        let mut writer = PartWriter::new(self, seq.cast_signed());
+        let written = write_snapshot(&mut writer, snapshot);
+        if let Some(error) = writer.failure.take() {
+            return Err(error);
+        }
+        written.map_err(|error| StoreError::Codec {
+            what: format!("the snapshot of event {seq}"),
+            why: error.to_string(),
+        })?;
+        let parts = writer.finish()?;
+        self.publish(seq.cast_signed(), parts)?;
+        self.drop_loose_parts()
+    }
+
+    /// Drops the rows of the journal whose events are all up to `last`, oldest first, so that what
+    /// is left has no gap whenever this is cut short.
+    pub(super) fn drop_journal(&self, last: Seq) -> Result<()> {
+        let sql = "DELETE FROM journal WHERE first IN (SELECT first FROM journal
+                   WHERE first <= ?1 AND first + count - 1 <= ?1 ORDER BY first LIMIT ?2)";
+        self.repeat(sql, params![last.cast_signed(), DROP_ROWS_MAX])
+    }
+
+    /// Makes a complete snapshot the only one.
+    fn publish(&mut self, seq: i64, parts: i64) -> Result<()> {
+        let path = &self.path;
+        let failed = |error| StoreError::sqlite(path, "write a snapshot to", error);
+        let tx = self.conn.transaction().map_err(failed)?;
+        tx.execute("INSERT INTO snapshot (seq, parts) VALUES (?1, ?2)", [seq, parts])
+            .map_err(failed)?;
+        tx.execute("DELETE FROM snapshot WHERE seq <> ?1", [seq]).map_err(failed)?;
+        tx.commit().map_err(failed)
+    }
+
+    /// Drops parts that belong to no complete snapshot: to an old one, or to one that was being
+    /// written when the process died.
+    fn drop_loose_parts(&self) -> Result<()> {
+        let sql = "DELETE FROM snapshot_part WHERE rowid IN (SELECT rowid FROM snapshot_part
+                   WHERE seq NOT IN (SELECT seq FROM snapshot) LIMIT 1)";
+        self.repeat(sql, [])
+    }
+
+    /// Runs a statement that does a bounded part of some work until there is nothing left to do.
+    fn repeat(&self, sql: &str, params: impl Params + Copy) -> Result<()> {
+        let failed = |error| self.failed("clear out", error);
+        let mut step = self.conn.prepare_cached(sql).map_err(failed)?;
+        while step.execute(params).map_err(failed)? > 0 {}
+        Ok(())
+    }
+
+    fn insert_part(&self, seq: i64, part: i64, bytes: &[u8]) -> Result<()> {
+        let sql = "INSERT INTO snapshot_part (seq, part, crc, bytes) VALUES (?1, ?2, ?3, ?4)";
+        let crc = checksum(&[seq, part], bytes);
+        self.conn
+            .prepare_cached(sql)
+            .and_then(|mut insert| insert.execute(params![seq, part, crc, bytes]))
+            .map(|_rows| ())
+            .map_err(|error| self.failed("write a snapshot to", error))
+    }
+}
+
+/// Cuts a stream of bytes into rows.
+struct PartWriter<'a> {
+    db: &'a Database,
+    seq: i64,
+    parts: i64,
+    bytes: Vec<u8>,
+    failure: Option<StoreError>,
+}
+
+impl<'a> PartWriter<'a> {
+    fn new(db: &'a Database, seq: i64) -> Self {
+        Self { db, seq, parts: 0, bytes: Vec::new(), failure: None }
+    }
+
+    /// Writes what is left and answers how many parts there are.
+    fn finish(mut self) -> Result<i64> {
+        self.end_part()?;
+        Ok(self.parts)
+    }
+
+    fn end_part(&mut self) -> Result<()> {
+        self.db.insert_part(self.seq, self.parts, &self.bytes)?;
+        self.parts += 1;
+        self.bytes.clear();
+        Ok(())
+    }
+}
+
+impl Write for PartWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        if self.bytes.len() >= PART_BYTES
+            && let Err(error) = self.end_part()
+        {
+            self.failure = Some(error);
+            return Err(io::ErrorKind::Other.into());
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Joins rows to a stream of bytes.
+struct PartReader<'a> {
+    db: &'a Database,
+    seq: i64,
+    parts: i64,
+    next: i64,
+    part: io::Cursor<bytes::Bytes>,
+    failure: Option<StoreError>,
+}
+
+impl<'a> PartReader<'a> {
+    fn new(db: &'a Database, seq: i64, parts: i64) -> Self {
+        Self { db, seq, parts, next: 0, part: io::Cursor::default(), failure: None }
+    }
+
+    fn is_at_end(&mut self) -> bool {
+        matches!(self.read(&mut [0]), Ok(0))
+    }
+
+    fn next_part(&mut self) -> Result<bytes::Bytes> {
+        let sql = "SELECT crc, bytes FROM snapshot_part WHERE seq = ?1 AND part = ?2";
+        let place = Place::Snapshot(self.seq.cast_unsigned());
+        let (seq, part) = (self.seq, self.next);
+        let Some(found) = self.db.row(sql, [seq, part], checked_bytes)? else {
+            let what = format!("part {} of {} is missing", part + 1, self.parts);
+            return Err(self.db.corrupt(place, what));
+        };
+        self.next += 1;
+        self.db.verify(place, &[seq, part], found)
+    }
+}
+
+impl Read for PartReader<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let count = self.part.read(into)?;
+            if count > 0 || into.is_empty() || self.next == self.parts {
+                return Ok(count);
+            }
+            match self.next_part() {
+                Ok(bytes) => self.part = io::Cursor::new(bytes),
+                Err(error) => {
+                    self.failure = Some(error);
+                    return Err(io::ErrorKind::Other.into());
+                }
+            }
+        }
+    }
+}

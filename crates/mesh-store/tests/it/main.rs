@@ -1,0 +1,4 @@
+//! What a store promises, on a real disk.
+
+mod keep;
+mod sample;
