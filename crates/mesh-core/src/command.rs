@@ -210,24 +210,37 @@ impl Rejection {
                     .into()
             }
             Self::UnknownCluster(_) => {
-                "see `schedulemesh cluster ls`, or register it with `schedulemesh cluster add`".into()
+                "see `schedulemesh cluster ls`, or register it with `schedulemesh cluster add`"
+                    .into()
             }
             Self::ClusterExists(name) => {
-                format!("change it with `schedulemesh cluster add --replace {name}`, or pick another name")
+                format!(
+                    "change it with `schedulemesh cluster add --replace {name}`, or pick another name"
+                )
             }
             Self::ClusterBusy { name, .. } => {
                 format!("drain it first (`schedulemesh cluster drain {name}`), or add --force")
             }
             Self::ClusterTaken(_) => {
-                "stop the other agent first; if it died, its link ends within the heartbeat time".into()
+                "stop the other agent first; if it died, its link ends within the heartbeat time"
+                    .into()
             }
-            Self::KeyConflict { .. } => "use a new key, or submit exactly what was submitted before".into(),
-            Self::KeyExpired { .. } => "make a new key; look first whether the work was done".into(),
-            Self::QueueFull { .. } => "submit again later, or raise queue-max in the configuration".into(),
+            Self::KeyConflict { .. } => {
+                "use a new key, or submit exactly what was submitted before".into()
+            }
+            Self::KeyExpired { .. } => {
+                "make a new key; look first whether the work was done".into()
+            }
+            Self::QueueFull { .. } => {
+                "submit again later, or raise queue-max in the configuration".into()
+            }
             Self::Infeasible(_) => {
-                "ask for less, add a cluster that fits, or set wait_for_growth to queue it anyway".into()
+                "ask for less, add a cluster that fits, or set wait_for_growth to queue it anyway"
+                    .into()
             }
-            Self::NotAnActor(_) => "call methods on the id that an actor's submission returned".into(),
+            Self::NotAnActor(_) => {
+                "call methods on the id that an actor's submission returned".into()
+            }
             Self::ActorEnded(_) => "start the actor again".into(),
         }
     }

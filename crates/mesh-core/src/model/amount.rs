@@ -120,9 +120,7 @@ impl fmt::Display for Amount {
 }
 
 /// A vector of resources: what a node has, or what a task asks for.
-#[derive(
-    Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Resources {
     /// Cores.
     pub cpu: Amount,

@@ -175,7 +175,11 @@ impl FromStr for TaskId {
     fn from_str(text: &str) -> Result<Self, TaskIdError> {
         let digits = text.strip_prefix('t').unwrap_or(text);
         let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-        if plain { digits.parse().map(Self).map_err(|_overflow| TaskIdError) } else { Err(TaskIdError) }
+        if plain {
+            digits.parse().map(Self).map_err(|_overflow| TaskIdError)
+        } else {
+            Err(TaskIdError)
+        }
     }
 }
 

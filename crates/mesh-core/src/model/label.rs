@@ -55,9 +55,8 @@ impl LabelRule {
 impl fmt::Display for LabelRule {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = &self.key;
-        let list = |set: &BTreeSet<String>| {
-            set.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
-        };
+        let list =
+            |set: &BTreeSet<String>| set.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
         match &self.test {
             LabelTest::In(set) => write!(out, "{key} in ({})", list(set)),
             LabelTest::NotIn(set) => write!(out, "{key} not in ({})", list(set)),
@@ -87,9 +86,7 @@ pub struct Affinity {
 }
 
 /// What a task does while the cluster that it prefers cannot take work at all.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Otherwise {
     /// Goes elsewhere when the preferred cluster is unhealthy; waits for it when it is only full.
     #[default]

@@ -217,6 +217,8 @@ pub struct Task {
     pub lost: u16,
     /// Retries spent on exceptions.
     pub raised: u16,
+    /// The cluster that lost its last attempt, which is its last choice now.
+    pub avoid: Option<super::id::ClusterId>,
     /// How far it is.
     pub phase: Phase,
 }
@@ -260,9 +262,9 @@ impl Phase {
     /// The grant that the task uses now.
     pub fn lease(&self) -> Option<LeaseId> {
         match self {
-            Self::Assigned { lease } | Self::Running { lease, .. } | Self::Stopping { lease, .. } => {
-                Some(*lease)
-            }
+            Self::Assigned { lease }
+            | Self::Running { lease, .. }
+            | Self::Stopping { lease, .. } => Some(*lease),
             Self::Queued | Self::Delayed { .. } | Self::Ended(_) => None,
         }
     }
@@ -302,7 +304,7 @@ pub struct End {
 /// In which way a task ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// It returned a value; a cancelled actor that was up also ends like this.
+    /// It returned a value; an actor, that it left by itself.
     Succeeded,
     /// It did not.
     Failed(Failure),

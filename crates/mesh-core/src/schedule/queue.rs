@@ -1,0 +1,152 @@
+//! The queue: tasks that wait for room, by class, and classes by rank.
+//!
+//! All tasks of a class have equal needs, so if the first has no room none has, and ten thousand
+//! of them cost one look. A class is *ready* until a look finds no room, then *blocked* until
+//! something happens that could help it.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::id::{ClassId, ClusterId, LeaseId, TaskId};
+use crate::model::priority::Priority;
+use crate::model::task::Shape;
+use crate::model::time::Span;
+
+/// The order of classes: priority first, then the first task that was submitted.
+pub(crate) type Rank = (Reverse<Priority>, TaskId, ClassId);
+
+/// What makes tasks equal: their shape, and the cluster that is their last choice after it lost them.
+pub(crate) type ClassKey = (Shape, Option<ClusterId>);
+
+/// Tasks with equal needs.
+#[derive(Debug)]
+pub(crate) struct Class {
+    pub(crate) shape: Shape,
+    pub(crate) avoid: Option<ClusterId>,
+    /// How many specifications have this shape.
+    pub(crate) specs: usize,
+    /// The tasks that wait, in the order in which they go.
+    pub(crate) pending: BTreeSet<TaskId>,
+    /// Its grants, by how long what they were given is expected to run.
+    pub(crate) leases: BTreeSet<(Span, LeaseId)>,
+    /// Whether a look found no room, and nothing has happened since that could help.
+    pub(crate) blocked: bool,
+    /// Where it may go, and the version of the fleet of which that is true.
+    pub(crate) sites: Vec<Site>,
+    pub(crate) sites_of: Option<u64>,
+}
+
+/// A cluster that a class may use, and the groups of its nodes that satisfy its labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Site {
+    pub(crate) cluster: ClusterId,
+    pub(crate) groups: Vec<usize>,
+}
+
+impl Class {
+    fn rank(&self, id: ClassId) -> Option<Rank> {
+        self.pending.first().map(|head| (Reverse(self.shape.priority), *head, id))
+    }
+}
+
+/// Every class, and the order in which they go.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    classes: BTreeMap<ClassId, Class>,
+    by_key: BTreeMap<ClassKey, ClassId>,
+    ready: BTreeSet<Rank>,
+    blocked: BTreeSet<Rank>,
+    next: ClassId,
+}
+
+impl Queue {
+    /// The class of this key, made when it is new.
+    pub(crate) fn class_for(&mut self, shape: &Shape, avoid: Option<ClusterId>) -> ClassId {
+        let key = (shape.clone(), avoid);
+        if let Some(id) = self.by_key.get(&key) {
+            return *id;
+        }
+        let id = self.next;
+        self.next = id.next();
+        let class = Class {
+            shape: shape.clone(),
+            avoid,
+            specs: 0,
+            pending: BTreeSet::new(),
+            leases: BTreeSet::new(),
+            blocked: false,
+            sites: Vec::new(),
+            sites_of: None,
+        };
+        self.classes.insert(id, class);
+        self.by_key.insert(key, id);
+        id
+    }
+
+    pub(crate) fn get(&self, id: ClassId) -> Option<&Class> {
+        self.classes.get(&id)
+    }
+
+    pub(crate) fn find(&self, shape: &Shape, avoid: Option<ClusterId>) -> Option<ClassId> {
+        self.by_key.get(&(shape.clone(), avoid)).copied()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ClassId, &Class)> {
+        self.classes.iter().map(|(id, class)| (*id, class))
+    }
+
+    /// Changes a class, and moves it to where it ranks after the change.
+    pub(crate) fn change(&mut self, id: ClassId, change: impl FnOnce(&mut Class)) {
+        let Some(class) = self.classes.get_mut(&id) else { return };
+        let (rank, blocked) = (class.rank(id), class.blocked);
+        change(class);
+        let (new_rank, new_blocked) = (class.rank(id), class.blocked);
+        if rank == new_rank && blocked == new_blocked {
+            return;
+        }
+        if let Some(rank) = rank {
+            self.set(blocked).remove(&rank);
+        }
+        if let Some(rank) = new_rank {
+            self.set(new_blocked).insert(rank);
+        }
+    }
+
+    fn set(&mut self, blocked: bool) -> &mut BTreeSet<Rank> {
+        if blocked { &mut self.blocked } else { &mut self.ready }
+    }
+
+    /// Drops a class that nothing refers to any more.
+    pub(crate) fn drop_unused(&mut self, id: ClassId) {
+        let unused =
+            |class: &Class| class.specs == 0 && class.pending.is_empty() && class.leases.is_empty();
+        if let Some(class) = self.classes.get(&id)
+            && unused(class)
+        {
+            self.by_key.remove(&(class.shape.clone(), class.avoid));
+            self.classes.remove(&id);
+        }
+    }
+
+    /// The first class that has not been found to have no room.
+    pub(crate) fn first_ready(&self) -> Option<Rank> {
+        self.ready.first().copied()
+    }
+
+    /// Blocked classes in rank order, after `cursor`.
+    pub(crate) fn blocked_after(&self, cursor: Option<Rank>) -> impl Iterator<Item = Rank> {
+        let from = cursor.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        self.blocked.range((from, std::ops::Bound::Unbounded)).copied()
+    }
+
+    /// All classes with waiting tasks, in rank order.
+    pub(crate) fn ranked(&self) -> impl Iterator<Item = Rank> {
+        let mut ready = self.ready.iter().peekable();
+        let mut blocked = self.blocked.iter().peekable();
+        std::iter::from_fn(move || match (ready.peek(), blocked.peek()) {
+            (Some(a), Some(b)) if a <= b => ready.next().copied(),
+            (_, Some(_)) => blocked.next().copied(),
+            (_, None) => ready.next().copied(),
+        })
+    }
+}
