@@ -6,6 +6,7 @@
 
 mod codec;
 mod error;
+pub mod memory;
 mod sqlite;
 
 use bytes::Bytes;
@@ -68,9 +69,21 @@ pub struct Entry {
     pub events: Vec<Event>,
 }
 
+impl Entry {
+    /// The number of the last event.
+    pub fn last(&self) -> Seq {
+        let count = u64::try_from(self.events.len()).unwrap_or(u64::MAX);
+        self.first.saturating_add(count).saturating_sub(1)
+    }
+}
+
 /// Where a mesh is kept. One owner at a time; reads and writes come from that owner's thread.
 pub trait Store: Send {
     /// Makes a batch durable, and returns the number of the last event that is now.
+    ///
+    /// After [`StoreError::Failed`] and [`StoreError::Corrupt`] the store takes no more writes until
+    /// it is opened again, which shows whether the disk kept the batch after all. After any other
+    /// error nothing of it is there, and the next append may succeed.
     fn append(&mut self, batch: &Batch) -> Result<Seq>;
 
     /// The number of the last durable event; 0 before the first.

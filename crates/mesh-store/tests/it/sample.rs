@@ -33,40 +33,6 @@ pub(crate) const LAST: u64 = 34;
 /// The digest of [`code`].
 pub(crate) const CODE: Digest = Digest([0xab; 32]);
 
-/// The name of a variant. A new variant does not compile until it has a name here, and the tests
-/// fail until it is in the sample as well.
-pub(crate) fn variant(event: &Event) -> &'static str {
-    match event {
-        Event::ClusterAdded(..) => "ClusterAdded",
-        Event::ClusterChanged(..) => "ClusterChanged",
-        Event::ClusterDrained(..) => "ClusterDrained",
-        Event::ClusterRemoved(..) => "ClusterRemoved",
-        Event::ClusterLinked(..) => "ClusterLinked",
-        Event::ClusterSuspected(..) => "ClusterSuspected",
-        Event::ClusterLost(..) => "ClusterLost",
-        Event::NodesSeen(..) => "NodesSeen",
-        Event::BreakerOpened(..) => "BreakerOpened",
-        Event::BreakerHalfOpened(..) => "BreakerHalfOpened",
-        Event::SpecDefined(..) => "SpecDefined",
-        Event::Submitted { .. } => "Submitted",
-        Event::Leased { .. } => "Leased",
-        Event::Assigned(..) => "Assigned",
-        Event::Released(..) => "Released",
-        Event::Started(..) => "Started",
-        Event::Returned(..) => "Returned",
-        Event::StopAsked(..) => "StopAsked",
-        Event::Retried { .. } => "Retried",
-        Event::Requeued(..) => "Requeued",
-        Event::Ended { .. } => "Ended",
-        Event::LateReport(..) => "LateReport",
-        Event::Forgotten(..) => "Forgotten",
-        Event::CodeForgotten(..) => "CodeForgotten",
-    }
-}
-
-/// How many variants [`variant`] names.
-pub(crate) const VARIANTS: usize = 24;
-
 /// Every event, some of them with each of the things that may be in them.
 pub(crate) fn events() -> Vec<Event> {
     let mut events = cluster_events();

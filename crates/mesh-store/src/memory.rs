@@ -1,0 +1,221 @@
+//! A store that forgets: for tests and simulations, with the same promises and with faults on
+//! demand.
+//!
+//! ```
+//! use mesh_store::memory::{Fault, MemoryDisk};
+//! use mesh_store::{Batch, Store, StoreError};
+//! use mesh_core::event::Event;
+//! use mesh_core::model::id::LeaseId;
+//!
+//! let disk = MemoryDisk::new();
+//! let mut store = disk.open()?;
+//! let batch = Batch { events: vec![Event::Released(LeaseId(1))], ..Batch::default() };
+//! disk.fail_next(Fault::Full);
+//! assert!(matches!(store.append(&batch), Err(StoreError::Full { .. })));
+//! assert_eq!(store.append(&batch)?, 1);
+//! # Ok::<(), StoreError>(())
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use mesh_core::model::id::{Digest, TaskId};
+use mesh_core::snapshot::Snapshot;
+
+use crate::{Batch, Entry, Result, Seq, Side, Store, StoreError};
+
+/// What goes wrong with a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// There is no room. Nothing is kept, and the next write may succeed.
+    Full,
+    /// The write fails and nothing is kept. The store must be opened again.
+    Failed,
+    /// The write fails, but reopening shows that it was kept: a sync may fail like that.
+    FailedButKept,
+}
+
+/// What survives its stores, as a directory does. Clones are the same disk.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryDisk {
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    kept: Kept,
+    faults: VecDeque<Fault>,
+    open: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Kept {
+    last: Seq,
+    journal: VecDeque<Entry>,
+    snapshot: Option<(Seq, Snapshot)>,
+    data: BTreeMap<(TaskId, Side), Bytes>,
+    code: BTreeMap<Digest, Bytes>,
+}
+
+impl MemoryDisk {
+    /// An empty disk.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Opens the store on this disk. One at a time, as with a real one.
+    pub fn open(&self) -> Result<MemoryStore> {
+        let mut shared = self.shared();
+        if std::mem::replace(&mut shared.open, true) {
+            return Err(StoreError::Locked { path: path(), pid: Some(std::process::id()) });
+        }
+        Ok(MemoryStore { disk: self.clone(), last: shared.kept.last, poisoned: false })
+    }
+
+    /// Makes the next write that is not yet doomed fail.
+    pub fn fail_next(&self, fault: Fault) {
+        self.shared().faults.push_back(fault);
+    }
+
+    /// A panic elsewhere leaves nothing half done here: every change is made in one step.
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A store on a [`MemoryDisk`].
+#[derive(Debug)]
+pub struct MemoryStore {
+    disk: MemoryDisk,
+    last: Seq,
+    poisoned: bool,
+}
+
+impl MemoryStore {
+    /// Changes what is kept, unless a fault was asked for.
+    fn write<T>(&mut self, change: impl FnOnce(&mut Kept) -> T) -> Result<T> {
+        let failed = |why: &str| StoreError::Failed {
+            path: path(),
+            doing: "write to",
+            source: why.to_owned().into(),
+        };
+        if self.poisoned {
+            return Err(failed("it failed before and must be opened again"));
+        }
+        let mut shared = self.disk.shared();
+        match shared.faults.pop_front() {
+            None => return Ok(change(&mut shared.kept)),
+            Some(Fault::Full) => return Err(StoreError::Full { path: path() }),
+            Some(Fault::Failed) => {}
+            Some(Fault::FailedButKept) => {
+                change(&mut shared.kept);
+            }
+        }
+        drop(shared);
+        self.poisoned = true;
+        Err(failed("this fault was asked for"))
+    }
+}
+
+impl Drop for MemoryStore {
+    fn drop(&mut self) {
+        self.disk.shared().open = false;
+    }
+}
+
+impl Store for MemoryStore {
+    fn append(&mut self, batch: &Batch) -> Result<Seq> {
+        if batch.is_empty() && !self.poisoned {
+            return Ok(self.last);
+        }
+        self.last = self.write(|kept| kept.append(batch))?;
+        Ok(self.last)
+    }
+
+    fn last_seq(&self) -> Seq {
+        self.last
+    }
+
+    fn load_snapshot(&self) -> Result<Option<(Seq, Snapshot)>> {
+        Ok(self.disk.shared().kept.snapshot.clone())
+    }
+
+    fn replay(&self, after: Seq, visit: &mut dyn FnMut(Entry) -> bool) -> Result<()> {
+        let mut next = after;
+        loop {
+            // Not held while visiting: a visitor may look at the disk.
+            let Some(entry) = self.disk.shared().kept.entry_after(next) else { return Ok(()) };
+            next = entry.last();
+            if !visit(entry) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn oldest_seq(&self) -> Result<Seq> {
+        Ok(self.disk.shared().kept.journal.front().map_or(0, |entry| entry.first))
+    }
+
+    fn save_snapshot(&mut self, seq: Seq, snapshot: &Snapshot, keep_after: Seq) -> Result<()> {
+        if seq > self.last {
+            return Err(StoreError::Ahead { seq, last: self.last });
+        }
+        self.write(|kept| {
+            kept.snapshot = Some((seq, snapshot.clone()));
+            let drop_to = seq.min(keep_after);
+            while kept.journal.front().is_some_and(|entry| entry.last() <= drop_to) {
+                kept.journal.pop_front();
+            }
+        })
+    }
+
+    fn data(&self, task: TaskId, side: Side) -> Result<Option<Bytes>> {
+        Ok(self.disk.shared().kept.data.get(&(task, side)).cloned())
+    }
+
+    fn code(&self, digest: &Digest) -> Result<Option<Bytes>> {
+        Ok(self.disk.shared().kept.code.get(digest).cloned())
+    }
+
+    fn has_code(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.disk.shared().kept.code.contains_key(digest))
+    }
+}
+
+impl Kept {
+    fn append(&mut self, batch: &Batch) -> Seq {
+        if !batch.events.is_empty() {
+            let first = self.last + 1;
+            self.last += u64::try_from(batch.events.len()).unwrap_or(u64::MAX);
+            self.journal.push_back(Entry { first, at: batch.at, events: batch.events.clone() });
+        }
+        for (task, side, bytes) in &batch.data {
+            self.data.insert((*task, *side), bytes.clone());
+        }
+        for (digest, bytes) in &batch.code {
+            self.code.entry(*digest).or_insert_with(|| bytes.clone());
+        }
+        for place in &batch.drop_data {
+            self.data.remove(place);
+        }
+        for digest in &batch.drop_code {
+            self.code.remove(digest);
+        }
+        self.last
+    }
+
+    /// What the first entry that ends after an event holds after it.
+    fn entry_after(&self, after: Seq) -> Option<Entry> {
+        let index = self.journal.partition_point(|entry| entry.last() <= after);
+        let entry = self.journal.get(index)?;
+        let skip = after.saturating_add(1).saturating_sub(entry.first);
+        let events = entry.events.iter().skip(usize::try_from(skip).ok()?).cloned().collect();
+        Some(Entry { first: entry.first + skip, at: entry.at, events })
+    }
+}
+
+fn path() -> PathBuf {
+    "memory".into()
+}

@@ -1,0 +1,215 @@
+//! Bytes that are not what was written are found, and named.
+
+use std::fs;
+use std::sync::LazyLock;
+
+use mesh_core::model::id::TaskId;
+use mesh_store::{Entry, Side, SqliteStore, Store, StoreError};
+use proptest::prelude::*;
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use crate::keep::{check_sample, entries, filled};
+use crate::sample;
+
+/// A store whose directory goes with it.
+#[derive(Debug)]
+struct Opened {
+    store: SqliteStore,
+    _dir: TempDir,
+}
+
+impl std::ops::Deref for Opened {
+    type Target = SqliteStore;
+
+    fn deref(&self) -> &SqliteStore {
+        &self.store
+    }
+}
+
+fn open(dir: TempDir) -> Result<Opened, StoreError> {
+    SqliteStore::open(dir.path()).map(|store| Opened { store, _dir: dir })
+}
+
+/// Changes the file of a store behind its back, and opens it.
+fn after(change: &str) -> Result<Opened, StoreError> {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = filled(dir.path());
+    store.save_snapshot(20, &sample::snapshot(), 0).unwrap();
+    drop(store);
+    Connection::open(dir.path().join("mesh.db")).unwrap().execute_batch(change).unwrap();
+    open(dir)
+}
+
+/// The place and the description that an error names.
+fn damage(error: &StoreError) -> String {
+    let text = error.to_string();
+    let Some((_path, rest)) = text.split_once(" is damaged at ") else { return text };
+    rest.trim_end_matches("; restore it from a backup").to_owned()
+}
+
+fn replay_damage(store: &SqliteStore) -> (u64, String) {
+    let mut last = 0;
+    let visit = &mut |entry: Entry| {
+        last = entry.last();
+        true
+    };
+    let error = store.replay(0, visit).unwrap_err();
+    (last, damage(&error))
+}
+
+/// SQL for a blob with one byte changed.
+fn flipped(column: &str) -> String {
+    format!("CAST(substr({column}, 1, 4) || x'c1' || substr({column}, 6) AS BLOB)")
+}
+
+#[test]
+fn a_changed_byte_in_the_journal() {
+    let set = flipped("events");
+    let store = after(&format!("UPDATE journal SET events = {set} WHERE first = 11")).unwrap();
+    assert_eq!(replay_damage(&store), (10, "event 11: its checksum is wrong".into()));
+}
+
+#[test]
+fn a_changed_time_in_the_journal() {
+    let store = after("UPDATE journal SET at = at + 1 WHERE first = 21").unwrap();
+    assert_eq!(replay_damage(&store), (20, "event 21: its checksum is wrong".into()));
+}
+
+#[test]
+fn a_missing_row_in_the_journal() {
+    let store = after("DELETE FROM journal WHERE first = 21").unwrap();
+    let what = "event 21: event 21 was expected, event 31 was found";
+    assert_eq!(replay_damage(&store), (20, what.into()));
+}
+
+#[test]
+fn a_journal_that_does_not_reach_the_snapshot() {
+    let error = after("DELETE FROM journal WHERE first <= 21").unwrap_err();
+    assert_eq!(damage(&error), "event 21: the events from 21 to 30 are missing");
+    let error = after("DELETE FROM journal WHERE first > 10").unwrap_err();
+    assert_eq!(damage(&error), "the snapshot of event 20: the journal ends at event 10");
+}
+
+#[test]
+fn changed_data_and_code() {
+    let set = flipped("bytes");
+    let change = format!("UPDATE data SET bytes = {set}; UPDATE code SET bytes = {set};");
+    let store = after(&change).unwrap();
+    let error = store.data(TaskId(1), Side::Payload).unwrap_err();
+    assert_eq!(damage(&error), "the arguments of t1: its checksum is wrong");
+    let error = store.code(&sample::CODE).unwrap_err();
+    assert!(damage(&error).starts_with("the code abab"), "{error}");
+    assert_eq!(entries(&*store, 0).len(), 4, "the rest is served");
+}
+
+#[test]
+fn bytes_in_the_place_of_others() {
+    let store = after("UPDATE data SET id = 4 WHERE id = 2").unwrap();
+    let error = store.data(TaskId(2), Side::Payload).unwrap_err();
+    assert_eq!(damage(&error), "the arguments of t2: its checksum is wrong");
+}
+
+#[test]
+fn a_changed_or_incomplete_snapshot() {
+    let set = flipped("bytes");
+    let store = after(&format!("UPDATE snapshot_part SET bytes = {set}")).unwrap();
+    let error = store.load_snapshot().unwrap_err();
+    assert_eq!(damage(&error), "the snapshot of event 20: its checksum is wrong");
+    let store = after("DELETE FROM snapshot_part").unwrap();
+    let error = store.load_snapshot().unwrap_err();
+    assert_eq!(damage(&error), "the snapshot of event 20: part 1 of 1 is missing");
+}
+
+/// A file and its log as a crash leaves them, and the file as a regular end leaves it.
+struct Image {
+    file: Vec<u8>,
+    log: Vec<u8>,
+    closed: Vec<u8>,
+}
+
+static IMAGE: LazyLock<Image> = LazyLock::new(|| {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(dir.path());
+    let read = |name| fs::read(dir.path().join(name)).unwrap();
+    let (file, log) = (read("mesh.db"), read("mesh.db-wal"));
+    drop(store);
+    Image { file, log, closed: read("mesh.db") }
+});
+
+fn open_image(file: &[u8], log: &[u8]) -> Result<Opened, StoreError> {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("mesh.db"), file).unwrap();
+    fs::write(dir.path().join("mesh.db-wal"), log).unwrap();
+    open(dir)
+}
+
+#[test]
+fn an_unharmed_image_is_whole() {
+    check_sample(&*open_image(&IMAGE.file, &IMAGE.log).unwrap());
+    check_sample(&*open_image(&IMAGE.closed, &[]).unwrap());
+}
+
+#[test]
+fn a_torn_log_gives_whole_batches_from_the_first_on() {
+    let all = entries(&*open_image(&IMAGE.file, &IMAGE.log).unwrap(), 0);
+    let mut most = 0;
+    for length in (0..=IMAGE.log.len()).step_by(509).chain([IMAGE.log.len()]) {
+        let store = open_image(&IMAGE.file, &IMAGE.log[..length]).unwrap();
+        let found = entries(&*store, 0);
+        assert_eq!(found, all[..found.len()], "log of {length} bytes");
+        assert!(found.len() >= most, "more of the log must not give less");
+        most = found.len();
+        let data = store.data(TaskId(1), Side::Payload).unwrap();
+        assert_eq!(data, (most > 0).then(sample::payload), "data comes with its batch");
+    }
+    assert_eq!(most, all.len());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn no_changed_bit_in_the_file_changes_an_event(at in 0.0..1.0_f64, bit in 0..8_u32) {
+        let mut file = IMAGE.closed.clone();
+        flip(&mut file, at, bit);
+        if let Ok(store) = open_image(&file, &[]) {
+            check_prefix(&store)?;
+        }
+    }
+
+    #[test]
+    fn no_changed_bit_in_the_log_changes_an_event(at in 0.0..1.0_f64, bit in 0..8_u32) {
+        let mut log = IMAGE.log.clone();
+        flip(&mut log, at, bit);
+        check_prefix(&*open_image(&IMAGE.file, &log).unwrap())?;
+    }
+}
+
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "a place somewhere in the bytes"
+)]
+fn flip(bytes: &mut [u8], at: f64, bit: u32) {
+    let index = (at * bytes.len() as f64) as usize;
+    bytes[index] ^= 1 << bit;
+}
+
+/// Fails when the store serves an event that was not written, or one in the wrong place.
+fn check_prefix(store: &SqliteStore) -> Result<(), TestCaseError> {
+    let mut found = Vec::new();
+    let visit = &mut |entry: Entry| {
+        found.extend(entry.events);
+        true
+    };
+    let _whole = store.replay(0, visit).is_ok();
+    let expected = sample::events();
+    prop_assert_eq!(&found, &expected[..found.len()]);
+    if let Ok(Some(payload)) = store.data(TaskId(1), Side::Payload) {
+        prop_assert_eq!(payload, sample::payload());
+    }
+    Ok(())
+}
