@@ -1,1 +1,5 @@
-fn main() {}
+//! The `schedulemesh` command.
+
+fn main() -> std::process::ExitCode {
+    mesh_cli::main()
+}

@@ -1,0 +1,361 @@
+//! What every code means: the one place that `schedulemesh why` and docs/reference/errors.md are
+//! made of.
+
+/// What a code is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// A request was refused, or failed.
+    Error,
+    /// What a cluster says about a task that waits.
+    Verdict,
+    /// The short answer to why a task is where it is.
+    State,
+    /// Why an attempt failed.
+    Cause,
+}
+
+impl Topic {
+    /// All of them, in the order of the reference.
+    pub const ALL: [Self; 4] = [Self::Error, Self::Verdict, Self::State, Self::Cause];
+
+    /// As a heading.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Error => "Requests that were refused or failed",
+            Self::Verdict => "What a cluster says about a task",
+            Self::State => "Why a task is where it is",
+            Self::Cause => "Why an attempt failed",
+        }
+    }
+}
+
+/// One code.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// As it is printed.
+    pub code: &'static str,
+    /// What it is about.
+    pub topic: Topic,
+    /// What it means.
+    pub what: &'static str,
+    /// How one gets out.
+    pub fix: &'static str,
+}
+
+/// The entry of a code; capitals do not matter.
+pub fn find(code: &str) -> Option<&'static Entry> {
+    ENTRIES.iter().find(|entry| entry.code.eq_ignore_ascii_case(code))
+}
+
+/// The code that is spelt most like this one.
+pub fn nearest(code: &str) -> &'static str {
+    let wanted = code.to_ascii_uppercase();
+    ENTRIES
+        .iter()
+        .map(|entry| entry.code)
+        .min_by_key(|known| distance(&wanted, known))
+        .unwrap_or("")
+}
+
+/// How many letters must be changed, added or left out to get from one word to the other.
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (index, letter) in from.chars().enumerate() {
+        let mut next = vec![index + 1];
+        for (&other, costs) in to.iter().zip(row.windows(2)) {
+            let [replaced, removed] = costs else { continue };
+            let added = next.last().copied().unwrap_or_default();
+            next.push((replaced + usize::from(letter != other)).min(removed + 1).min(added + 1));
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+const fn entry(topic: Topic, code: &'static str, what: &'static str, fix: &'static str) -> Entry {
+    Entry { code, topic, what, fix }
+}
+
+/// Every code, by topic and then by name.
+pub const ENTRIES: &[Entry] = &[
+    entry(
+        Topic::Error,
+        "ACTOR_ENDED",
+        "A method was called on an actor that has ended: it was cancelled, its process died, or its \
+         cluster was lost.",
+        "Look at the actor with `schedulemesh describe`, then start it again.",
+    ),
+    entry(
+        Topic::Error,
+        "AGENT_UNREACHABLE",
+        "The agent of the cluster did not answer a question, such as for a log. The work itself is \
+         not affected.",
+        "Look at `schedulemesh cluster ls`; ask again when the cluster's link is `ready`.",
+    ),
+    entry(
+        Topic::Error,
+        "CLUSTER_BUSY",
+        "The cluster can't be removed, because tasks are assigned to it.",
+        "Drain it with `schedulemesh cluster drain NAME` and wait, or remove it with --force: what \
+         runs there then counts as lost.",
+    ),
+    entry(
+        Topic::Error,
+        "CLUSTER_EXISTS",
+        "A cluster of that name is registered, with other settings.",
+        "Change it with `schedulemesh cluster add --replace`, or choose another name.",
+    ),
+    entry(
+        Topic::Error,
+        "CLUSTER_TAKEN",
+        "Another agent serves this cluster. There is one agent for each cluster.",
+        "Stop the other agent. If it died without a word, its place is free after the heartbeat time.",
+    ),
+    entry(
+        Topic::Error,
+        "CURSOR_COMPACTED",
+        "The event stream was asked to go on after an event that is no longer kept, so there would \
+         be a hole.",
+        "Read the present state (`GET /v1/tasks`), then follow the stream from the sequence number \
+         that the answer of `GET /ready` gives.",
+    ),
+    entry(
+        Topic::Error,
+        "FORBIDDEN",
+        "The token is valid, but not for this: the token of a cluster's agent opens that cluster's \
+         link and nothing else. The same is said when the request names a host that this server is \
+         not known by.",
+        "Use the admin token; for a host name of your own, add it to allowed-hosts.",
+    ),
+    entry(
+        Topic::Error,
+        "INFEASIBLE",
+        "No registered cluster could ever run this as it was asked for, however long it waited. The \
+         details say for each cluster what is missing.",
+        "Ask for less, register a cluster that fits, or say --wait-for-growth to queue it anyway.",
+    ),
+    entry(
+        Topic::Error,
+        "INSECURE_BIND",
+        "The control plane was told to listen on a network address without TLS, where anybody on \
+         the way could read the token.",
+        "Give it a certificate (--tls-cert, --tls-key), listen on a loopback address, or accept the \
+         risk with --insecure-bind.",
+    ),
+    entry(
+        Topic::Error,
+        "INTERNAL",
+        "The control plane ran into a mistake of its own. Nothing that was accepted is lost.",
+        "Look at the server's log around that time, and report it.",
+    ),
+    entry(
+        Topic::Error,
+        "INVALID",
+        "A request, a file or a setting says something that cannot be. The message names the field \
+         and what was expected.",
+        "Correct the field that is named. All mistakes are listed at once.",
+    ),
+    entry(
+        Topic::Error,
+        "KEY_CONFLICT",
+        "The idempotency key was used before, for a submission that was not the same.",
+        "Use a new key, or submit exactly what was submitted before.",
+    ),
+    entry(
+        Topic::Error,
+        "KEY_EXPIRED",
+        "The idempotency key is older than the records that are kept, so nobody can say whether it \
+         was used.",
+        "Look whether the work was done, then submit it with a new key.",
+    ),
+    entry(
+        Topic::Error,
+        "NO_SUCH_ROUTE",
+        "The server has no such route, or not with that method.",
+        "See /openapi.json of the server for the routes that it has.",
+    ),
+    entry(
+        Topic::Error,
+        "NOT_AN_ACTOR",
+        "A method was called on a task that is not an actor.",
+        "Call methods on the id that an actor's submission returned.",
+    ),
+    entry(
+        Topic::Error,
+        "NOT_ENDED",
+        "The result was asked for before the task ended.",
+        "Wait with `schedulemesh wait`, then ask again.",
+    ),
+    entry(
+        Topic::Error,
+        "OVERLOADED",
+        "More requests wait for the control plane than it accepts at once. Nothing was accepted.",
+        "Try again after the time that the answer gives; the SDK does so by itself.",
+    ),
+    entry(
+        Topic::Error,
+        "QUEUE_FULL",
+        "The queue holds as many tasks as it may. The submission was refused, not dropped.",
+        "Submit again later, or raise queue-max.",
+    ),
+    entry(
+        Topic::Error,
+        "STORE_FAILED",
+        "The disk refused to write or to confirm a write. The control plane goes on answering \
+         questions, and accepts nothing until it is started again.",
+        "Mend the disk, then start the control plane again; it checks what it finds.",
+    ),
+    entry(
+        Topic::Error,
+        "STORE_FULL",
+        "There is no room for the state on the disk. Nothing that was accepted is lost.",
+        "Free some room; work is accepted again without a restart.",
+    ),
+    entry(
+        Topic::Error,
+        "TIMED_OUT",
+        "An answer did not come in time. What was asked for may or may not have happened.",
+        "Ask for the state of the task or the cluster; repeating a submission under its key is safe.",
+    ),
+    entry(
+        Topic::Error,
+        "TOO_LARGE",
+        "A request is larger than the server accepts.",
+        "Send large arguments as a blob (the SDK does so by itself), or raise body-max.",
+    ),
+    entry(
+        Topic::Error,
+        "UNAUTHENTICATED",
+        "The request showed no token, or one that the server does not know.",
+        "Say SCHEDULEMESH_TOKEN, or run it as the user who can read STATE_DIR/admin.token.",
+    ),
+    entry(
+        Topic::Error,
+        "UNAVAILABLE",
+        "No control plane answers there, or it is starting or ending.",
+        "Start one with `schedulemesh serve`, or say where it is with --url or SCHEDULEMESH_URL.",
+    ),
+    entry(
+        Topic::Error,
+        "UNKNOWN_BLOB",
+        "There is no blob of that id: it was never uploaded whole, or was given up because no task \
+         refers to it.",
+        "Upload it again.",
+    ),
+    entry(
+        Topic::Error,
+        "UNKNOWN_CLUSTER",
+        "No cluster of that name is registered.",
+        "See `schedulemesh cluster ls`, or register it with `schedulemesh cluster add`.",
+    ),
+    entry(
+        Topic::Error,
+        "UNKNOWN_CODE",
+        "A task refers to a function or class whose pickle the server does not have.",
+        "Upload it first with `PUT /v1/code/{digest}`; the SDK does so by itself.",
+    ),
+    entry(
+        Topic::Error,
+        "UNKNOWN_TASK",
+        "There is no task of that id. Records of ended tasks are kept for a limited time.",
+        "Check the id with `schedulemesh ps --all`; see the setting `retention`.",
+    ),
+    entry(
+        Topic::Error,
+        "UPGRADE_NEEDED",
+        "The two sides speak different versions of the protocol.",
+        "Install the same version of schedulemesh on both sides.",
+    ),
+    entry(
+        Topic::Verdict,
+        "BREAKER_OPEN",
+        "The cluster failed to start work too often in a row, so it gets none for a while.",
+        "See what failed with `schedulemesh ps --all --cluster NAME`; it is tried again by itself.",
+    ),
+    entry(
+        Topic::Verdict,
+        "BREAKER_PROBING",
+        "After a series of failures the cluster is being tried with one task.",
+        "Wait for that task; if it starts, others follow at once.",
+    ),
+    entry(
+        Topic::Verdict,
+        "DRAINING",
+        "The cluster was told to take no new work.",
+        "`schedulemesh cluster drain NAME --undo`",
+    ),
+    entry(
+        Topic::Verdict,
+        "FITS",
+        "The cluster has room for the task now. Among those that fit, the highest score wins.",
+        "Nothing has to be done.",
+    ),
+    entry(
+        Topic::Verdict,
+        "JOB_INTERVAL",
+        "The cluster started a job a moment ago, and its owner wants a pause between two.",
+        "Wait, or lower --job-interval of the cluster.",
+    ),
+    entry(
+        Topic::Verdict,
+        "LABEL_UNMET",
+        "No node of the cluster has labels that satisfy the rule.",
+        "See `schedulemesh cluster show NAME` for the labels that there are.",
+    ),
+    entry(
+        Topic::Verdict,
+        "NO_ROOM",
+        "A node of the cluster is large enough, but not free enough now.",
+        "Wait; or ask for less; or give the task a higher priority than those before it.",
+    ),
+    entry(
+        Topic::Verdict,
+        "NOT_READY",
+        "The agent of the cluster is not linked, so nothing can be sent there.",
+        "See `schedulemesh cluster ls` and `schedulemesh cluster test NAME`.",
+    ),
+    entry(
+        Topic::Verdict,
+        "OTHER_PREFERRED",
+        "The task names another cluster, which is healthy and only full at present.",
+        "Wait, or submit it without --cluster.",
+    ),
+    entry(
+        Topic::Verdict,
+        "OVER_UTILISED",
+        "The cluster is used above the share at which its owner wants no new work.",
+        "Wait, or raise --max-utilisation of the cluster.",
+    ),
+    entry(
+        Topic::Verdict,
+        "PYTHON_DIFFERS",
+        "The cluster runs another minor version of Python than the one that pickled the task. \
+         Pickled code does not travel between them.",
+        "Submit from the same minor version, or submit a job, which is not pickled.",
+    ),
+    entry(
+        Topic::Verdict,
+        "TAG_AVOIDED",
+        "The cluster has a tag that the task avoids.",
+        "Leave the tag out of --avoid-tag, if the cluster should do.",
+    ),
+    entry(
+        Topic::Verdict,
+        "TAG_MISSING",
+        "The cluster lacks a tag that the task requires.",
+        "Use --prefer-tag instead of --tag, if it is a wish and not a need.",
+    ),
+    entry(
+        Topic::Verdict,
+        "TASKS_MAX",
+        "The cluster runs as many tasks as its owner allows.",
+        "Wait, or raise --max-tasks of the cluster.",
+    ),
+    entry(
+        Topic::Verdict,
+        "TOO_BIG",
+        "No node of the cluster is large enough, even when it is empty.",
+        "Ask for less: the message names what the best node has.",
+    ),
+];

@@ -1,0 +1,104 @@
+//! The answer to "why is it where it is?", cluster by cluster.
+
+use mesh_api::v1::{ExplainView, VerdictView};
+
+use super::table::{Cell, render};
+use super::text::{NOTHING, Paint, Style, harmless};
+use crate::units::show_number;
+
+/// The whole answer: one sentence, then one row for each cluster, the winner first.
+pub fn explain(view: &ExplainView, paint: Paint) -> String {
+    let headline = match &view.task {
+        Some(task) => format!("{} is {}: {}", task.id, task.phase, harmless(&view.message)),
+        None => dry_run(view),
+    };
+    let ahead = view.ahead.filter(|ahead| *ahead > 0);
+    let mut parts = vec![headline];
+    parts.extend(ahead.map(|ahead| format!("\n{ahead} tasks go before it")));
+    if !view.clusters.is_empty() {
+        let winner = view.clusters.iter().position(|verdict| verdict.fits);
+        let rows = view.clusters.iter().enumerate();
+        let rows = rows.map(|(place, verdict)| row(verdict, Some(place) == winner)).collect();
+        let head = ["CLUSTER", "VERDICT", "SCORE", "WHY"];
+        parts.push(format!("\n\n{}", render(paint, &head, rows)));
+    }
+    parts.concat()
+}
+
+fn dry_run(view: &ExplainView) -> String {
+    let place = match view.clusters.iter().find(|verdict| verdict.fits) {
+        Some(winner) => format!("It would start now, on {}.", harmless(&winner.cluster)),
+        None => format!("It would wait: {}.", harmless(&view.message)),
+    };
+    format!("{place} No change was made.")
+}
+
+fn row(verdict: &VerdictView, wins: bool) -> Vec<Cell> {
+    let (mark, style) = match (wins, verdict.fits) {
+        (true, _) => ("chosen", Style::Good),
+        (false, true) => ("fits", Style::Plain),
+        (false, false) => (verdict.code.as_str(), Style::Bad),
+    };
+    vec![
+        Cell::from(&verdict.cluster),
+        Cell::styled(mark, style),
+        Cell::number(verdict.score.map_or_else(|| NOTHING.into(), show_number)),
+        Cell::from(&verdict.message),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(cluster: &str, code: &str, message: &str, score: Option<f64>) -> VerdictView {
+        VerdictView {
+            cluster: cluster.into(),
+            fits: score.is_some(),
+            code: code.into(),
+            message: message.into(),
+            score,
+            parts: std::collections::BTreeMap::new(),
+        }
+    }
+
+    fn view(clusters: Vec<VerdictView>) -> ExplainView {
+        ExplainView {
+            task: None,
+            because: "QUEUED".into(),
+            message: "no cluster has room now".into(),
+            ahead: Some(3),
+            clusters,
+        }
+    }
+
+    #[test]
+    fn the_winner_comes_first_and_every_other_says_why_not() {
+        let view = view(vec![
+            verdict("mac", "FITS", "fits on node 1, score 9.60", Some(9.6)),
+            verdict("hpc", "FITS", "fits on node 4, score 8", Some(8.0)),
+            verdict("lab", "NO_ROOM", "its best node has CPU=1 free: CPU 2 short of 1", None),
+        ]);
+        insta::assert_snapshot!(explain(&view, Paint::when(false)), @r"
+        It would start now, on mac. No change was made.
+        3 tasks go before it
+
+        CLUSTER  VERDICT  SCORE  WHY
+        mac      chosen     9.6  fits on node 1, score 9.60
+        hpc      fits         8  fits on node 4, score 8
+        lab      NO_ROOM      -  its best node has CPU=1 free: CPU 2 short of 1
+        ");
+    }
+
+    #[test]
+    fn a_dry_run_that_would_wait_says_so() {
+        let lab = verdict("lab", "DRAINING", "is draining", None);
+        insta::assert_snapshot!(explain(&view(vec![lab]), Paint::when(false)), @r"
+        It would wait: no cluster has room now. No change was made.
+        3 tasks go before it
+
+        CLUSTER  VERDICT   SCORE  WHY
+        lab      DRAINING      -  is draining
+        ");
+    }
+}
