@@ -24,4 +24,4 @@ mod table;
 pub use command::{Answer, Command, Rejection};
 pub use effect::Effect;
 pub use event::Event;
-pub use mesh::{ClusterState, Counts, Limits, Mesh, NodeState};
+pub use mesh::{ClusterState, Counts, Lease, Limits, Mesh, NodeState};

@@ -121,7 +121,8 @@ impl Mesh {
         if let Some(cluster) = self.clusters.remove(&id) {
             self.cluster_ids.remove(&cluster.name);
         }
-        self.hints.freed.remove(&id);
+        // A class that avoided another cluster while it could hope for this one looks again.
+        self.hints.freed.insert(id);
         self.hints.fleet += 1;
     }
 

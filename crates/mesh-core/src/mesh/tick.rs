@@ -4,7 +4,7 @@ use super::{Mesh, Timer};
 use crate::command::Answer;
 use crate::event::Event;
 use crate::model::id::{ClusterId, TaskId};
-use crate::model::task::{Cause, Data, Failure, OnLost, Outcome, Phase, Stop};
+use crate::model::task::{Cause, Data, Failure, OnLost, Outcome, Phase, Stop, Work};
 use crate::model::time::{Span, Timestamp};
 
 /// Most timers of one kind, or forgotten tasks, that one tick handles.
@@ -23,7 +23,7 @@ impl Mesh {
                     Timer::Retry(task) => Some(task),
                     Timer::Timeout(..) | Timer::Lost(_) | Timer::Breaker(_) => None,
                 };
-                events.extend(due.map_while(task).map(Event::Requeued));
+                due.map_while(task).for_each(|task| self.requeue_or_end(task, events));
             }
             Some(Timer::Timeout(..)) => {
                 let task = |timer| match timer {
@@ -37,6 +37,22 @@ impl Mesh {
             Some(Timer::Breaker(cluster)) => events.push(Event::BreakerHalfOpened(cluster)),
         }
         Answer::Done
+    }
+
+    /// Queues a task for its next attempt; a call whose actor ended in the meantime ends too.
+    fn requeue_or_end(&self, id: TaskId, events: &mut Vec<Event>) {
+        let Some(task) = self.tasks.get(id) else { return };
+        match self.spec(task.spec).map(|spec| &spec.work) {
+            Some(Work::Call { actor, .. }) if self.has_ended(*actor) => {
+                let failure = Failure::new(Cause::ActorEnded, format!("actor {actor} has ended"));
+                self.end(task, Outcome::Failed(failure), Data::None, Span::ZERO, events);
+            }
+            _ => events.push(Event::Requeued(id)),
+        }
+    }
+
+    fn has_ended(&self, id: TaskId) -> bool {
+        self.tasks.get(id).is_none_or(|task| task.phase.is_ended())
     }
 
     fn lose_cluster(&self, now: Timestamp, id: ClusterId, events: &mut Vec<Event>) {

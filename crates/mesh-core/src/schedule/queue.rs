@@ -100,6 +100,8 @@ impl Queue {
         let Some(class) = self.classes.get_mut(&id) else { return };
         let (rank, blocked) = (class.rank(id), class.blocked);
         change(class);
+        // What is found of an empty class says nothing of the tasks that will come.
+        class.blocked &= !class.pending.is_empty();
         let (new_rank, new_blocked) = (class.rank(id), class.blocked);
         if rank == new_rank && blocked == new_blocked {
             return;

@@ -1,0 +1,5 @@
+//! Laws and stories of the core.
+
+mod laws;
+mod stories;
+mod world;
