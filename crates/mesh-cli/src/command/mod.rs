@@ -60,14 +60,15 @@ pub async fn run(cli: Cli) -> Result<Exit, Problem> {
 fn why(session: &Session, args: &WhyArgs) -> Result<Exit, Problem> {
     let entries: Vec<&codes::Entry> = match &args.code {
         None => codes::ENTRIES.iter().collect(),
-        Some(code) => vec![codes::find(code).ok_or_else(|| {
-            Problem::new(
-                "INVALID",
-                format!("there is no code {code}"),
-                format!("did you mean {}? `schedulemesh why` lists them all", codes::nearest(code)),
-            )
-        })?],
+        Some(code) => codes::find(code).collect(),
     };
+    if let (Some(code), []) = (&args.code, entries.as_slice()) {
+        return Err(Problem::new(
+            "INVALID",
+            format!("there is no code {code}"),
+            format!("did you mean {}? `schedulemesh why` lists them all", codes::nearest(code)),
+        ));
+    }
     let data: Vec<_> = entries
         .iter()
         .map(

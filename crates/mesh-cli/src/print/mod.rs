@@ -93,7 +93,7 @@ fn show_problem(problem: &Problem) -> String {
     if !problem.remedy.is_empty() {
         lines.push(format!("  fix:  {}", harmless(&problem.remedy)));
     }
-    if crate::codes::find(&problem.code).is_some() {
+    if crate::codes::find(&problem.code).next().is_some() {
         lines.push(format!("  more: schedulemesh why {}", problem.code));
     }
     lines.join("\n")

@@ -1,83 +1,12 @@
-//! What every code means: the one place that `schedulemesh why` and docs/reference/errors.md are
-//! made of.
+//! The table of codes, by topic and then by name.
 
-/// What a code is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Topic {
-    /// A request was refused, or failed.
-    Error,
-    /// What a cluster says about a task that waits.
-    Verdict,
-    /// The short answer to why a task is where it is.
-    State,
-    /// Why an attempt failed.
-    Cause,
-}
-
-impl Topic {
-    /// All of them, in the order of the reference.
-    pub const ALL: [Self; 4] = [Self::Error, Self::Verdict, Self::State, Self::Cause];
-
-    /// As a heading.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Error => "Requests that were refused or failed",
-            Self::Verdict => "What a cluster says about a task",
-            Self::State => "Why a task is where it is",
-            Self::Cause => "Why an attempt failed",
-        }
-    }
-}
-
-/// One code.
-#[derive(Clone, Copy, Debug)]
-pub struct Entry {
-    /// As it is printed.
-    pub code: &'static str,
-    /// What it is about.
-    pub topic: Topic,
-    /// What it means.
-    pub what: &'static str,
-    /// How one gets out.
-    pub fix: &'static str,
-}
-
-/// The entry of a code; capitals do not matter.
-pub fn find(code: &str) -> Option<&'static Entry> {
-    ENTRIES.iter().find(|entry| entry.code.eq_ignore_ascii_case(code))
-}
-
-/// The code that is spelt most like this one.
-pub fn nearest(code: &str) -> &'static str {
-    let wanted = code.to_ascii_uppercase();
-    ENTRIES
-        .iter()
-        .map(|entry| entry.code)
-        .min_by_key(|known| distance(&wanted, known))
-        .unwrap_or("")
-}
-
-/// How many letters must be changed, added or left out to get from one word to the other.
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (index, letter) in from.chars().enumerate() {
-        let mut next = vec![index + 1];
-        for (&other, costs) in to.iter().zip(row.windows(2)) {
-            let [replaced, removed] = costs else { continue };
-            let added = next.last().copied().unwrap_or_default();
-            next.push((replaced + usize::from(letter != other)).min(removed + 1).min(added + 1));
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
-}
+use super::{Entry, Topic};
 
 const fn entry(topic: Topic, code: &'static str, what: &'static str, fix: &'static str) -> Entry {
     Entry { code, topic, what, fix }
 }
 
-/// Every code, by topic and then by name.
+/// Every code there is.
 pub const ENTRIES: &[Entry] = &[
     entry(
         Topic::Error,
@@ -92,6 +21,13 @@ pub const ENTRIES: &[Entry] = &[
         "The agent of the cluster did not answer a question, such as for a log. The work itself is \
          not affected.",
         "Look at `schedulemesh cluster ls`; ask again when the cluster's link is `ready`.",
+    ),
+    entry(
+        Topic::Error,
+        "CANNOT_LISTEN",
+        "The control plane cannot listen where it was told to: the address is in use, or is not one of \
+         this machine.",
+        "Stop what listens there, or say another --listen; port 0 picks a free one.",
     ),
     entry(
         Topic::Error,
@@ -111,6 +47,13 @@ pub const ENTRIES: &[Entry] = &[
         "CLUSTER_TAKEN",
         "Another agent serves this cluster. There is one agent for each cluster.",
         "Stop the other agent. If it died without a word, its place is free after the heartbeat time.",
+    ),
+    entry(
+        Topic::Error,
+        "CONFIG_INVALID",
+        "The configuration has mistakes. All of them are listed, each with its file and line, variable or \
+         flag.",
+        "Correct what is listed; `schedulemesh serve --print-config` shows each value and its origin.",
     ),
     entry(
         Topic::Error,
@@ -201,6 +144,19 @@ pub const ENTRIES: &[Entry] = &[
     ),
     entry(
         Topic::Error,
+        "STATE_DIR_IN_USE",
+        "Another control plane runs on this state directory.",
+        "Stop it first, or say another --state-dir.",
+    ),
+    entry(
+        Topic::Error,
+        "STATE_DIR_UNUSABLE",
+        "The state directory cannot be made or used: it belongs to somebody else, others may read it, or \
+         what is in it is not ours.",
+        "Mend what the message names, or say another --state-dir.",
+    ),
+    entry(
+        Topic::Error,
         "STORE_FAILED",
         "The disk refused to write or to confirm a write. The control plane goes on answering \
          questions, and accepts nothing until it is started again.",
@@ -217,6 +173,12 @@ pub const ENTRIES: &[Entry] = &[
         "TIMED_OUT",
         "An answer did not come in time. What was asked for may or may not have happened.",
         "Ask for the state of the task or the cluster; repeating a submission under its key is safe.",
+    ),
+    entry(
+        Topic::Error,
+        "TLS_UNUSABLE",
+        "The certificate or its key cannot be read, or they do not belong together.",
+        "Give the chain and the key as PEM files with --tls-cert and --tls-key.",
     ),
     entry(
         Topic::Error,
@@ -357,5 +319,101 @@ pub const ENTRIES: &[Entry] = &[
         "TOO_BIG",
         "No node of the cluster is large enough, even when it is empty.",
         "Ask for less: the message names what the best node has.",
+    ),
+    entry(
+        Topic::State,
+        "ASSIGNED",
+        "It was given room on a cluster, and is about to start there.",
+        "Nothing has to be done. Workers with a new runtime environment take longer to start.",
+    ),
+    entry(
+        Topic::State,
+        "DELAYED",
+        "Its last attempt failed, and it waits for the time of the next.",
+        "See `schedulemesh describe` for the failure; cancel it if trying again cannot help.",
+    ),
+    entry(
+        Topic::State,
+        "ENDED",
+        "It is over, and changes no more.",
+        "See `schedulemesh describe`.",
+    ),
+    entry(
+        Topic::State,
+        "NO_CLUSTERS",
+        "No cluster is registered, so there is nowhere to go.",
+        "Register one with `schedulemesh cluster add`; the task starts by itself.",
+    ),
+    entry(
+        Topic::State,
+        "QUEUED",
+        "It waits for room. Tasks of higher priority go first, and of equal priority the older ones.",
+        "See what each cluster says with `schedulemesh explain`.",
+    ),
+    entry(Topic::State, "RUNNING", "Its cluster says that it runs.", "Nothing has to be done."),
+    entry(
+        Topic::State,
+        "STOPPING",
+        "It was told to stop, and its cluster has not confirmed it yet. It still holds its room.",
+        "Wait: after its time of grace it is killed.",
+    ),
+    entry(
+        Topic::State,
+        "UNREACHABLE",
+        "Its cluster cannot be heard. It may well run there, so nothing is started elsewhere yet.",
+        "See `schedulemesh cluster ls`. When the cluster counts as lost, the task is replaced, waits \
+         or fails, as it says.",
+    ),
+    entry(
+        Topic::State,
+        "WAITS_FOR_ACTOR",
+        "It is a call on an actor that is not up yet, or that answers earlier calls first.",
+        "Look at the actor with `schedulemesh explain`.",
+    ),
+    entry(
+        Topic::Cause,
+        "ACTOR_ENDED",
+        "The actor that it calls ended before it answered.",
+        "Look at the actor with `schedulemesh describe`, then start it again.",
+    ),
+    entry(
+        Topic::Cause,
+        "CLUSTER_LOST",
+        "The agent that ran it, or the whole cluster, was lost. Whether it ran to its end is not known.",
+        "It is retried elsewhere as its retries allow. If it must not run twice, give it none.",
+    ),
+    entry(
+        Topic::Cause,
+        "NOT_STARTED",
+        "Its worker, runtime environment, actor or job could not be started.",
+        "The message says what Ray said. It is retried as its retries allow, and failures in a row open \
+         the cluster's breaker.",
+    ),
+    entry(
+        Topic::Cause,
+        "RAISED",
+        "Its own code raised an exception, or its job ended with an error.",
+        "The message names the exception; the SDK raises it with the remote traceback. It is tried again \
+         only where retries after exceptions were asked for.",
+    ),
+    entry(
+        Topic::Cause,
+        "TIMED_OUT",
+        "One attempt ran longer than its timeout, and was stopped.",
+        "Raise the timeout, or make it shorter.",
+    ),
+    entry(
+        Topic::Cause,
+        "UNREADABLE",
+        "The worker could not unpickle it, or could not pickle its result.",
+        "The message names the object. A module that is missing on the cluster belongs into its runtime \
+         environment.",
+    ),
+    entry(
+        Topic::Cause,
+        "WORKER_DIED",
+        "The process that ran it died: it was killed, ran out of memory or crashed.",
+        "The message holds what Ray saw. It is retried as its retries allow; ask for more memory if that \
+         was the reason.",
     ),
 ];
