@@ -1,0 +1,301 @@
+"""User actors: detached, named after their attempt, found again by the next agent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util import list_named_actors
+
+from schedulemesh.agent import ray_actors
+from schedulemesh.agent.lane import Batch, Lane, Pace, each
+from schedulemesh.agent.settings import NAMESPACE
+from schedulemesh.agent.work import Lease, Work
+
+if TYPE_CHECKING:
+    from schedulemesh.agent.results import Results
+    from schedulemesh.agent.runners import Runners
+    from schedulemesh.agent.settings import Settings
+    from schedulemesh.agent.wire import Key
+    from schedulemesh.agent.work import Ledger
+
+log = logging.getLogger("schedulemesh.agent")
+
+ADOPT_TIMEOUT_S = 10.0
+NAME_TRIES = 50
+NAME_WAIT_S = 0.1
+STOP_LOOK_S = 0.02
+_NAME = re.compile(r"sm-(\d+)-(\d+)")
+
+
+@dataclass(eq=False)
+class Hosted:
+    """Is one actor, from its start until its end is reported."""
+
+    work: Work
+    lease: Lease
+    lane: Lane
+    # Calls whose ends the control plane has, and which the actor may forget.
+    forget: list[Key] = field(default_factory=list)
+    # Batch 0: the construction.
+    construction: Batch | None = None
+
+
+class Actors:
+    """Creates, calls, adopts and ends actors."""
+
+    def __init__(
+        self, settings: Settings, ledger: Ledger, results: Results, runners: Runners
+    ) -> None:
+        self.ledger = ledger
+        self.pace = Pace()
+        self._settings = settings
+        self._results = results
+        self._runners = runners
+        self._by_task: dict[int, Hosted] = {}
+        self._by_lane: dict[Lane, Hosted] = {}
+        self._caller: dict[Key, Hosted] = {}
+
+    # What `Crew` asks for.
+
+    def inline_max(self) -> int:
+        """Return how many bytes of a result travel inline."""
+        return self._results.inline_max
+
+    def extra(self, lane: Lane, items: list[Work]) -> None:
+        """Send nothing along with calls."""
+
+    def upload(self, work: Work, run_us: int, size: int, refs: list[Any], lane: Lane) -> None:
+        """Upload a large result, then report."""
+        self._results.upload(work, run_us, size, refs, lane)
+
+    def drained(self, lane: Lane) -> None:
+        """Leave the actor alone: it waits for calls."""
+
+    async def died(self, lane: Lane, error: RayError) -> None:
+        """Report the death of an actor and of the calls that it had not answered."""
+        if lane.dead:
+            return
+        lane.dead = True
+        hosted = self._by_lane.pop(lane)
+        self._drop(hosted)
+        box = await ray_actors.read_black_box(hosted.lease.node, lane.boxes)
+        if box is not None:
+            lane.settle(box[1])
+        said = ray_actors.said(error)
+        message = lane.why_killed or f"the actor died: {said}"
+        name = f"t{hosted.work.key[0]}"
+        if lane.ready or lane.boxes:
+            self.ledger.lost(hosted.work, message)
+        else:
+            self.ledger.not_started(hosted.work, f"the actor did not start: {said}")
+        gone = f"actor {name} ended before it answered: {message}"
+        each(lane.unfinished(), lambda work: self.ledger.lost(work, gone))
+
+    # What the agent asks for.
+
+    def start(self, lease: Lease, work: Work) -> None:
+        """Create an actor."""
+        if work.code not in self._runners.code:
+            self.ledger.not_started(work, f"the code {work.code} did not arrive here")
+            return
+        self._runners.make_room(lease)
+        lane = Lane(actor=None, crew=self, takes_back=False, lease=lease)
+        hosted = Hosted(work, lease, lane)
+        self._by_task[work.key[0]] = hosted
+        self._by_lane[lane] = hosted
+        lane.spawn(self._bring_up(hosted))
+
+    def call(self, work: Work) -> None:
+        """Queue a call."""
+        hosted = self._by_task.get(work.target)
+        if hosted is None:
+            self.ledger.lost(work, f"actor t{work.target} does not live here any more")
+            return
+        self._caller[work.key] = hosted
+        hosted.lane.queue.append(work)
+        hosted.lane.pump()
+
+    async def stop(self, work: Work) -> None:
+        """End an actor, or a call as far as that goes without ending its actor."""
+        hosted = self._by_task.get(work.key[0] if work.kind == "actor" else work.target)
+        if hosted is None:
+            self.ledger.stopped(work, 0)
+        elif work.kind == "actor":
+            hosted.lane.why_killed = "the actor was stopped"
+            if hosted.lane.actor is None:
+                self._fail(hosted, hosted.lane.why_killed)
+            else:
+                await ray_actors.retire(hosted.lane.actor)
+        else:
+            await self._stop_call(hosted.lane, work)
+
+    async def _stop_call(self, lane: Lane, work: Work) -> None:
+        while not work.ended and not lane.dead:
+            if await lane.interrupt(work) == "dropped":
+                self.ledger.stopped(work, 0)
+            # A call that does not heed the interrupt goes on: ending it would end the actor.
+            await asyncio.sleep(STOP_LOOK_S)
+
+    def pump(self) -> None:
+        """Look whether anything has become ready to be sent."""
+        for hosted in self._by_task.values():
+            hosted.lane.pump()
+
+    def look(self, now: float) -> bool:
+        """Look into calls that take long; return whether any runs."""
+        busy = False
+        for hosted in list(self._by_task.values()):
+            hosted.lane.look(now)
+            busy = busy or hosted.lane.busy
+        return busy
+
+    def held_on(self, node: str) -> dict[str, float]:
+        """Return what the actors on a node hold."""
+        held: dict[str, float] = {}
+        for hosted in self._by_lane.values():
+            if hosted.lease.node == node:
+                for name, amount in hosted.lease.resources.items():
+                    held[name] = held.get(name, 0.0) + amount
+        return held
+
+    def acknowledged(self, key: Key) -> None:
+        """Hear that the control plane has the end of an attempt."""
+        hosted = self._caller.pop(key, None)
+        if hosted is not None and not hosted.lane.dead:
+            hosted.forget.append(key)
+
+    def tidy(self) -> None:
+        """Tell actors what they may forget."""
+        for hosted in self._by_task.values():
+            if hosted.forget and not hosted.lane.pins:
+                calls, hosted.forget = hosted.forget, []
+                hosted.lane.actor.forget.remote(calls)
+
+    async def output(self, work: Work) -> str | None:
+        """Return what an actor has printed lately, or a running call so far."""
+        hosted = self._by_task.get(work.key[0] if work.kind == "actor" else work.target)
+        if hosted is None or hosted.lane.actor is None:
+            return None
+        return await hosted.lane.output(work.key) or self.ledger.outputs.get(work.key) or ""
+
+    async def adopt(self) -> None:
+        """Take over the actors that an earlier agent has left."""
+        names = await asyncio.to_thread(list_named_actors, True)  # noqa: FBT003 - all namespaces
+        for entry in names:
+            match = _NAME.fullmatch(entry["name"])
+            if entry["namespace"] == NAMESPACE and match is not None:
+                await self._adopt_one((int(match[1]), int(match[2])), entry["name"])
+
+    async def _adopt_one(self, key: Key, name: str) -> None:
+        try:
+            actor = ray.get_actor(name, namespace=NAMESPACE)
+            held = await asyncio.wait_for(
+                ray_actors.awaited(actor.held.remote()), ADOPT_TIMEOUT_S
+            )
+        except (ValueError, RayError, asyncio.TimeoutError) as error:
+            log.warning("did not adopt %s: %s", name, ray_actors.said(error))
+            return
+        if held["up"] is None:
+            # The one that was starting it is gone; it will be started again.
+            ray_actors.kill(actor)
+            return
+        lease = Lease(**held["lease"])
+        lane = Lane(actor=actor, crew=self, takes_back=False, lease=lease, ready=True)
+        lane.boxes = held["boxes"]
+        work = Work.adopted(key, "actor")
+        self.ledger.held[key] = work
+        hosted = Hosted(work, lease, lane)
+        self._by_task[key[0]] = hosted
+        self._by_lane[lane] = hosted
+        calls = {tuple(call): Work.adopted(tuple(call), "call", key[0]) for call in held["calls"]}
+        self.ledger.held.update(calls)
+        self._caller.update(dict.fromkeys(calls, hosted))
+        lane.resume(calls, actor.resume.remote())
+        lane.spawn(self._watch(lane))
+        log.info("adopted actor %s with %d calls", name, len(calls))
+
+    async def _bring_up(self, hosted: Hosted) -> None:
+        lane, lease = hosted.lane, hosted.lease
+        limit = self._settings.env_timeout_s if lease.runtime_env else self._settings.start_timeout_s
+        name = "sm-{}-{}".format(*hosted.work.key)
+        try:
+            lane.actor = await self._create(lease, name)
+            about = await asyncio.wait_for(ray_actors.awaited(lane.actor.about.remote()), limit)
+            lane.boxes = about["boxes"]
+            await self._construct(hosted)
+        except asyncio.TimeoutError:
+            self._fail(hosted, f"the actor had no worker after {limit:.0f} s")
+        except RayTaskError as error:
+            self._fail(hosted, f"the actor's worker stumbled: {ray_actors.said(error)}")
+        except RayError as error:
+            await self.died(lane, error)
+        except (ValueError, TypeError, json.JSONDecodeError) as error:
+            self._fail(hosted, f"Ray refused to create the actor: {ray_actors.said(error)}")
+
+    async def _create(self, lease: Lease, name: str) -> Any:
+        for _ in range(NAME_TRIES):
+            try:
+                return ray_actors.create_host(lease, self._settings.cluster, name)
+            except ValueError as error:
+                if "already" not in str(error):
+                    raise
+            # An earlier agent began to start this attempt and was gone before it was up.
+            ray_actors.kill(ray.get_actor(name, namespace=NAMESPACE))
+            await asyncio.sleep(NAME_WAIT_S)
+        raise ValueError(f"the name {name} stays taken")
+
+    async def _construct(self, hosted: Hosted) -> None:
+        work, lane = hosted.work, hosted.lane
+        while not work.ready and not work.ended:
+            await asyncio.sleep(NAME_WAIT_S)
+        if work.ended:
+            self._fail(hosted, "")
+            return
+        code = self._runners.code[work.code]
+        what = {"code": code, "lease": asdict(hosted.lease)}
+        item = (*work.key, what, work.payload)
+        (result,) = await lane.actor.run.remote(0, self.inline_max(), None, [item])
+        _task, _attempt, kind, run_us, packed, error, output = result
+        if output:
+            self.ledger.outputs.keep(work.key, output)
+        if kind == "finished":
+            self.ledger.started(work)
+            work.payload = None
+            lane.ready = True
+            lane.spawn(self._watch(lane))
+            lane.pump()
+            return
+        if kind == "failed":
+            self.ledger.failed(work, run_us, error, packed)
+        self._fail(hosted, "its constructor was stopped")
+
+    async def _watch(self, lane: Lane) -> None:
+        try:
+            await lane.actor.watch.remote()
+        except RayError as error:
+            await self.died(lane, error)
+
+    def _fail(self, hosted: Hosted, message: str) -> None:
+        """Give up an actor that did not come up."""
+        lane = hosted.lane
+        lane.dead = True
+        self._by_lane.pop(lane, None)
+        self._drop(hosted)
+        if lane.actor is not None:
+            lane.spawn(ray_actors.retire(lane.actor))
+        self.ledger.not_started(hosted.work, message)
+        gone = f"actor t{hosted.work.key[0]} did not come up"
+        each(lane.unfinished(), lambda work: self.ledger.lost(work, gone))
+
+    def _drop(self, hosted: Hosted) -> None:
+        if self._by_task.get(hosted.work.key[0]) is hosted:
+            del self._by_task[hosted.work.key[0]]
+        for key in [key for key, owner in self._caller.items() if owner is hosted]:
+            del self._caller[key]

@@ -1,0 +1,280 @@
+"""The agent itself: takes frames from the link, has them carried out, and keeps the view of Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from schedulemesh.agent import ray_actors, wire
+from schedulemesh.agent.actors import Actors
+from schedulemesh.agent.blobs import BlobRefused, Blobs
+from schedulemesh.agent.jobs import Jobs
+from schedulemesh.agent.lane import Pace
+from schedulemesh.agent.link import Door, Link
+from schedulemesh.agent.nodes import Nodes, ask_ray
+from schedulemesh.agent.outbox import Outbox
+from schedulemesh.agent.results import Results
+from schedulemesh.agent.runners import Runners
+from schedulemesh.agent.work import Lease, Ledger, Work
+
+if TYPE_CHECKING:
+    from schedulemesh.agent.settings import Settings
+
+log = logging.getLogger("schedulemesh.agent")
+
+LOOK_S = 0.01
+TIDY_S = 1.0
+HEALTH_TIMEOUT_S = 5.0
+PIECE = 4 << 20
+
+
+class Agent:
+    """Ties the parts together. Everything happens in one event loop; what blocks goes to a thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._incarnation = str(uuid.uuid4())
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._working = asyncio.Event()
+        self._link = Link(Door(settings.token, settings.server, settings.listen), self)
+        self._blobs = Blobs(self._link.send)
+        self._ledger = Ledger()
+        self._ledger.outbox = Outbox(self._link.wake, self._acknowledged)
+        self._link.outbox = self._ledger.outbox
+        results = Results(self._ledger, self._blobs)
+        self._results = results
+        self._runners = Runners(settings, self._ledger, results, Pace())
+        self._actors = Actors(settings, self._ledger, results, self._runners)
+        self._jobs = Jobs(settings.cluster, self._ledger)
+        self._nodes = Nodes(self._held_on)
+        self._handlers = {
+            "start": self._on_start,
+            "stop": self._on_stop,
+            "ask": self._on_ask,
+            "piece": self._blobs.on_piece,
+            "pushed": self._blobs.on_pushed,
+        }
+
+    async def run(self) -> None:
+        """Serve until cancelled, or refused for good."""
+        ray_actors.ship_by_value()
+        await self._actors.adopt()
+        await self._jobs.adopt()
+        await self._sample()
+        await self._sample()
+        parts = [self._link.run(), self._look_forever(), self._tidy_forever()]
+        parts.append(self._sample_forever())
+        running = [asyncio.ensure_future(part) for part in parts]
+        try:
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for part in done:
+                part.result()
+        finally:
+            for part in running:
+                part.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            await self._runners.close()
+            await self._jobs.close()
+
+    # What the link asks for.
+
+    def hello(self) -> bytes:
+        """Make the first frame."""
+        return wire.hello(
+            self._settings.cluster,
+            self._incarnation,
+            ray.__version__,
+            list(self._ledger.held),
+            self._nodes.frame,
+        )
+
+    def linked(self, welcome: dict[str, Any]) -> None:
+        """Hear that a link is up."""
+        self._results.inline_max = welcome["inline_max"]
+        self._blobs.link_up()
+        # What changed between the hello and now.
+        self._link.send(wire.encode("nodes", self._nodes.frame))
+
+    def unlinked(self) -> None:
+        """Hear that the link is down: work goes on."""
+        self._blobs.link_down()
+
+    def handle(self, kind: str, body: Any) -> None:
+        """Take a frame; of a kind that a later control plane may send, take no notice."""
+        handler = self._handlers.get(kind)
+        if handler is None:
+            log.warning("ignored a frame of unknown kind %r", kind)
+        else:
+            handler(body)
+
+    # What the control plane asks for.
+
+    def _on_start(self, body: dict[str, Any]) -> None:
+        for code in body["code"]:
+            self._runners.code[code["digest"]] = code["bytes"]
+        leases = {frame["lease"]: Lease.read(frame) for frame in body["leases"]}
+        functions: dict[int, list[Work]] = {}
+        held = self._ledger.held
+        for frame in body["tasks"]:
+            key = (frame["task"], frame["attempt"])
+            if key in held:
+                continue
+            held[key] = work = Work(frame)
+            if not work.ready:
+                self._spawn(self._fetch(work, work.payload))
+            if work.kind == "function":
+                functions.setdefault(frame["lease"], []).append(work)
+            else:
+                self._start_other(work, leases.get(frame["lease"]))
+        for number, works in functions.items():
+            self._runners.start(leases[number], works)
+        self._working.set()
+
+    def _start_other(self, work: Work, lease: Lease | None) -> None:
+        if work.kind == "call":
+            self._actors.call(work)
+        elif lease is None:
+            self._ledger.not_started(work, "its lease did not come along")
+        elif work.kind == "actor":
+            self._actors.start(lease, work)
+        elif work.kind == "job":
+            self._jobs.start(lease, work)
+        else:
+            self._ledger.not_started(work, f"this agent knows no work of kind {work.kind!r}")
+
+    def _on_stop(self, body: list[dict[str, Any]]) -> None:
+        for frame in body:
+            key = (frame["task"], frame["attempt"])
+            work = self._ledger.held.get(key)
+            if work is None:
+                # It never came here, or its end is known: either way it does not run.
+                work = self._ledger.held[key] = Work.adopted(key, "unknown")
+                self._ledger.stopped(work, 0)
+            elif work.stop is None and not work.ended:
+                work.stop = frame["grace_ms"]
+                self._spawn(self._stop(work))
+
+    async def _stop(self, work: Work) -> None:
+        if work.kind == "function":
+            await self._runners.stop(work)
+        elif work.kind == "job":
+            await self._jobs.stop(work)
+        else:
+            await self._actors.stop(work)
+
+    def _on_ask(self, body: dict[str, Any]) -> None:
+        self._spawn(self._answer(body["id"], body["what"]))
+
+    async def _answer(self, number: int, question: Any) -> None:
+        kind, what = wire.one_of(question)
+        if kind == "health":
+            result = await self._health()
+        elif kind == "logs":
+            result = await self._logs((what["task"], what["attempt"]), what["tail_bytes"])
+        else:
+            result = {"Err": f"this agent cannot answer {kind!r}"}
+        self._link.send(wire.encode("answer", {"id": number, "result": result}))
+
+    async def _health(self) -> dict[str, str]:
+        try:
+            nodes, _ = await asyncio.wait_for(asyncio.to_thread(ask_ray), HEALTH_TIMEOUT_S)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+            return {"Err": f"Ray does not answer: {type(error).__name__}: {error}"}
+        alive = sum(1 for node in nodes if node["Alive"])
+        return {"Ok": f"Ray {ray.__version__} answers, {alive} nodes alive"}
+
+    async def _logs(self, key: wire.Key, tail: int) -> dict[str, str]:
+        text = self._ledger.outputs.get(key)
+        if text is None:
+            text = await self._running_output(key)
+        if text is None:
+            return {"Err": f"the output of attempt {key[1]} of t{key[0]} is not known here any more"}
+        data = text.encode(errors="replace")
+        return {"Ok": data[max(0, len(data) - tail) :].decode(errors="replace")}
+
+    async def _running_output(self, key: wire.Key) -> str | None:
+        work = self._ledger.held.get(key)
+        if work is not None and work.kind == "function":
+            lane = self._runners.lane_of(work)
+            text = await lane.output(key) if lane else None
+            # It may have ended in between; it may also not have begun.
+            return text or self._ledger.outputs.get(key) or ""
+        if work is not None and work.kind in {"actor", "call"}:
+            return await self._actors.output(work)
+        return await self._jobs.output(key)
+
+    # What goes on beside.
+
+    async def _fetch(self, work: Work, blob: dict[str, Any]) -> None:
+        """Bring large arguments into the cluster's object store."""
+        refs = []
+        piece = bytearray()
+        try:
+            async for part in self._blobs.pull(blob["id"], blob["size"]):
+                piece += part
+                if len(piece) >= PIECE:
+                    refs.append(await asyncio.to_thread(ray.put, bytes(piece)))
+                    piece.clear()
+            if piece:
+                refs.append(await asyncio.to_thread(ray.put, bytes(piece)))
+        except BlobRefused as error:
+            message = f"its arguments of {blob['size']} bytes did not arrive: {error}"
+            self._ledger.not_started(work, message)
+        else:
+            work.payload = refs
+            work.ready = True
+        self._runners.pump()
+        self._actors.pump()
+
+    def _acknowledged(self, key: wire.Key) -> None:
+        self._ledger.acknowledged(key)
+        self._actors.acknowledged(key)
+
+    def _held_on(self, node: str) -> dict[str, float]:
+        held = self._runners.held_on(node)
+        for part in (self._actors.held_on(node), self._jobs.held_on(node)):
+            for name, amount in part.items():
+                held[name] = held.get(name, 0.0) + amount
+        return held
+
+    async def _sample(self) -> None:
+        nodes, available = await asyncio.to_thread(ask_ray)
+        if self._nodes.update(nodes, available):
+            self._link.send(wire.encode("nodes", self._nodes.frame))
+        self._runners.totals = {node["id"]: node["total"] for node in self._nodes.frame}
+
+    async def _sample_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.sample_s)
+            await self._sample()
+
+    async def _look_forever(self) -> None:
+        while True:
+            await self._working.wait()
+            await asyncio.sleep(LOOK_S)
+            now = time.monotonic()
+            functions, calls = self._runners.look(now), self._actors.look(now)
+            if not functions and not calls:
+                self._working.clear()
+
+    async def _tidy_forever(self) -> None:
+        while True:
+            await asyncio.sleep(TIDY_S)
+            self._runners.reap(time.monotonic())
+            self._actors.tidy()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("something failed that should not", exc_info=error)

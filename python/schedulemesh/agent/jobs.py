@@ -1,0 +1,298 @@
+"""Whole Ray jobs, through the Jobs REST API of the agent's own cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import ray._private.worker
+
+from schedulemesh.agent.work import Work
+
+if TYPE_CHECKING:
+    from schedulemesh.agent.wire import Key
+    from schedulemesh.agent.work import Lease, Ledger
+
+log = logging.getLogger("schedulemesh.agent")
+
+POLL_S = 0.5
+TIMEOUT_S = 30.0
+# How long ago a job may have ended for its end to be reported by an agent that did not see it.
+ADOPT_ENDED_S = 3_600.0
+LOG_TAIL = 4_000
+STOP_WAIT_DEFAULT_S = 30
+LIVE = frozenset({"PENDING", "RUNNING"})
+_ID = re.compile(r"sm-(\d+)-(\d+)")
+
+
+class JobsUnavailable(Exception):  # noqa: N818 - the cluster's state
+    """Says why jobs cannot be run here, or that their API does not answer now."""
+
+
+class JobRefused(Exception):  # noqa: N818 - Ray's answer
+    """Says why Ray does not take a job."""
+
+
+@dataclass(eq=False)
+class Job:
+    """Is one job, from its submission until its end is reported."""
+
+    work: Work
+    lease: Lease | None
+    began: float
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """Its submission id, from which an unknown outcome is looked up."""
+        return "sm-{}-{}".format(*self.work.key)
+
+    def run_us(self) -> int:
+        """Return how long it has run, roughly: Ray tells whole seconds."""
+        return int((time.monotonic() - self.began) * 1e6)
+
+
+class Jobs:
+    """Submits, polls, stops and adopts jobs."""
+
+    def __init__(self, cluster: str, ledger: Ledger) -> None:
+        self._cluster = cluster
+        self._ledger = ledger
+        self._jobs: dict[Key, Job] = {}
+        self._session: aiohttp.ClientSession | None = None
+
+    def start(self, lease: Lease, work: Work) -> None:
+        """Run a job."""
+        job = Job(work, lease, time.monotonic())
+        self._jobs[work.key] = job
+        job.task = asyncio.ensure_future(self._run(job))
+
+    async def stop(self, work: Work) -> None:
+        """Stop a job: with SIGTERM, and after its own grace with SIGKILL."""
+        job = self._jobs.get(work.key)
+        if job is None:
+            self._ledger.stopped(work, 0)
+            return
+        deadline = time.monotonic() + (work.stop or 0) / 1000
+        asked = False
+        while not work.ended:
+            try:
+                if not asked:
+                    status, _ = await self._call("POST", f"{job.name}/stop")
+                    # Not there yet: it may be on its way.
+                    asked = status == HTTPStatus.OK
+            except JobsUnavailable as error:
+                log.warning("cannot stop %s now: %s", job.name, error)
+            await asyncio.sleep(POLL_S)
+            if asked and time.monotonic() > deadline + STOP_WAIT_DEFAULT_S:
+                asked = False
+                deadline = time.monotonic()
+
+    def held_on(self, node: str) -> dict[str, float]:
+        """Return what jobs may use on a node: it is theirs, not a stranger's."""
+        held: dict[str, float] = {}
+        for job in self._jobs.values():
+            if job.lease is not None and job.lease.node == node:
+                for name, amount in job.lease.resources.items():
+                    held[name] = held.get(name, 0.0) + amount
+        return held
+
+    async def output(self, key: Key) -> str | None:
+        """Return a job's log."""
+        try:
+            status, body = await self._call("GET", "sm-{}-{}/logs".format(*key))
+        except JobsUnavailable:
+            return None
+        return str(body.get("logs", "")) if status == HTTPStatus.OK else None
+
+    async def adopt(self) -> None:
+        """Take over the jobs that an earlier agent has submitted."""
+        try:
+            status, found = await self._call("GET", "")
+        except JobsUnavailable:
+            return
+        if status != HTTPStatus.OK:
+            return
+        for details in found:
+            match = _ID.fullmatch(details.get("submission_id") or "")
+            ended = (details.get("end_time") or 0) / 1000
+            recent = details["status"] in LIVE or time.time() - ended < ADOPT_ENDED_S
+            if match is not None and recent:
+                work = Work.adopted((int(match[1]), int(match[2])), "job")
+                self._ledger.held[work.key] = work
+                job = Job(work, None, time.monotonic())
+                self._jobs[work.key] = job
+                job.task = asyncio.ensure_future(self._follow(job))
+
+    async def close(self) -> None:
+        """Stop following; the jobs go on."""
+        for job in self._jobs.values():
+            if job.task is not None:
+                job.task.cancel()
+        if self._session is not None:
+            await self._session.close()
+
+    async def _run(self, job: Job) -> None:
+        work = job.work
+        while not work.ready and not work.ended:
+            await asyncio.sleep(POLL_S)
+        if work.ended:
+            self._jobs.pop(work.key, None)
+            return
+        try:
+            body = await self._body(job)
+            await self._submit(job, body)
+        except (JobsUnavailable, JobRefused, ValueError, KeyError, TypeError) as error:
+            self._jobs.pop(work.key, None)
+            self._ledger.not_started(work, f"the job was not started: {error}")
+            return
+        await self._follow(job)
+
+    async def _body(self, job: Job) -> dict[str, Any]:
+        payload = job.work.payload
+        if isinstance(payload, list):
+            payload = b"".join([await ref for ref in payload])
+        asked = json.loads(payload or b"")
+        env = dict(asked.get("runtime_env") or {})
+        if not env and job.lease is not None and job.lease.runtime_env:
+            env = json.loads(job.lease.runtime_env)
+        task, attempt = job.work.key
+        env["env_vars"] = {
+            "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_DEFAULT_S),
+            **env.get("env_vars", {}),
+            "RAY_MULTICLUSTER_CURRENT_CLUSTER": self._cluster,
+            "SCHEDULEMESH_CLUSTER": self._cluster,
+            "SCHEDULEMESH_TASK": f"t{task}",
+            "SCHEDULEMESH_ATTEMPT": str(attempt),
+        }
+        return {
+            "entrypoint": asked["entrypoint"],
+            "submission_id": job.name,
+            "runtime_env": env,
+            "metadata": dict(asked.get("metadata") or {}),
+        }
+
+    async def _submit(self, job: Job, body: dict[str, Any]) -> None:
+        """Submit; an unknown outcome is looked up by the id, and only an absent job sent again."""
+        while not job.work.ended:
+            try:
+                known, _ = await self._call("GET", job.name)
+                if known == HTTPStatus.OK:
+                    return
+                status, answer = await self._call("POST", "", body)
+            except JobsUnavailable as error:
+                if dashboard_url() is None:
+                    raise
+                log.warning("cannot submit %s now: %s", job.name, error)
+                await asyncio.sleep(POLL_S)
+                continue
+            if status == HTTPStatus.OK:
+                return
+            known, _ = await self._call("GET", job.name)
+            if known != HTTPStatus.OK:
+                raise JobRefused(f"Ray answered {status}: {str(answer)[-LOG_TAIL:]}")
+            return
+
+    async def _follow(self, job: Job) -> None:
+        """Poll a job until it has ended, and report."""
+        missing = 0
+        while not job.work.ended:
+            try:
+                status, details = await self._call("GET", job.name)
+            except JobsUnavailable as error:
+                log.warning("cannot look at %s now: %s", job.name, error)
+                status, details = HTTPStatus.SERVICE_UNAVAILABLE, {}
+            if status == HTTPStatus.OK:
+                missing = 0
+                if await self._ended(job, details):
+                    break
+            elif status == HTTPStatus.NOT_FOUND:
+                missing += 1
+                if missing > 3:  # noqa: PLR2004 - once may be a hiccup of the head
+                    self._ledger.lost(job.work, "Ray does not know the job any more")
+            await asyncio.sleep(POLL_S)
+        self._jobs.pop(job.work.key, None)
+
+    async def _ended(self, job: Job, details: dict[str, Any]) -> bool:
+        state = details["status"]
+        if state == "PENDING":
+            return False
+        if state == "RUNNING":
+            if not job.work.started:
+                job.began = time.monotonic()
+                self._ledger.started(job.work)
+            return False
+        started, ended = details.get("start_time"), details.get("end_time")
+        run_us = (ended - started) * 1_000 if started and ended else job.run_us()
+        message = details.get("message") or ""
+        if state == "SUCCEEDED":
+            self._ledger.finished(job.work, run_us, "none")
+        elif state == "STOPPED":
+            if job.work.stop is None:
+                message = message or "the job was stopped by somebody else"
+                self._failed(job, run_us, "raised", message, "")
+            else:
+                self._ledger.stopped(job.work, run_us)
+        else:
+            tail = (await self.output(job.work.key) or "")[-LOG_TAIL:]
+            cause = "raised" if details.get("driver_exit_code") is not None else "not_started"
+            self._failed(job, run_us, cause, message, tail)
+        return True
+
+    def _failed(self, job: Job, run_us: int, cause: str, message: str, tail: str) -> None:
+        error = {"cause": cause, "exception": "", "message": message, "traceback": tail}
+        self._ledger.failed(job.work, run_us, error)
+
+    async def _call(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        """Ask the Jobs API of this cluster."""
+        base = dashboard_url()
+        if base is None:
+            raise JobsUnavailable(
+                "this cluster has no dashboard, and with it no Jobs API: "
+                "start Ray with --include-dashboard=true and ray[default]"
+            )
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+            self._session = aiohttp.ClientSession(timeout=timeout, headers=auth_headers())
+        try:
+            url = f"{base}/api/jobs/{path}"
+            async with self._session.request(method, url, json=body) as answer:
+                text = await answer.text()
+                status = answer.status
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+            raise JobsUnavailable(f"{base} does not answer: {error!r}") from error
+        try:
+            return status, json.loads(text)
+        except ValueError:
+            return status, text
+
+
+def dashboard_url() -> str | None:
+    """Return where the dashboard of the agent's own cluster is."""
+    node = ray._private.worker.global_worker.node  # noqa: SLF001 - there is no public way
+    address = node.address_info.get("webui_url") if node is not None else None
+    return f"http://{address}" if address else None
+
+
+def auth_headers() -> dict[str, str]:
+    """Return what the dashboard wants to see when Ray's token authentication is on."""
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        return {}
+    token = os.environ.get("RAY_AUTH_TOKEN", "")
+    if not token:
+        path = os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")
+        try:
+            token = Path(path).expanduser().read_text().strip()
+        except OSError as error:
+            log.warning("RAY_AUTH_MODE is token, but there is none: %s", error)
+            return {}
+    return {"Authorization": f"Bearer {token}"}

@@ -1,0 +1,324 @@
+"""One worker, as the agent sees it: a queue, batches on their way, and what becomes of them.
+
+Tasks of a lease are sent to its worker as batches, a second one while the first runs, so that the
+worker never waits. What runs for long is looked into and, where the rest of the batch could run
+elsewhere, the rest is taken back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ray.exceptions import RayError, RayTaskError
+
+from schedulemesh.agent.work import data_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
+
+    from schedulemesh.agent.wire import Key
+    from schedulemesh.agent.work import Lease, Ledger, Work
+
+log = logging.getLogger("schedulemesh.agent")
+
+PIPELINE = 2
+BATCH_ITEMS = 256
+BATCH_BYTES = 1 << 20
+# A batch should take about so long: short enough to be looked at as a whole.
+BATCH_US = 30_000
+# What a function is thought to take before it was ever seen.
+UNKNOWN_US = 1_000
+LOOK_AFTER_S = 0.025
+LOOK_MAX_S = 1.0
+TAKE_BACK_S = 0.25
+CONTROL_TIMEOUT_S = 5.0
+
+
+class Crew(Protocol):
+    """Is whom lanes belong to: the runners or the actors."""
+
+    ledger: Ledger
+    pace: Pace
+
+    def inline_max(self) -> int:
+        """Return how many bytes of a result travel inline."""
+
+    def extra(self, lane: Lane, items: list[Work]) -> Any:
+        """Return what has to go along with a batch."""
+
+    def upload(self, work: Work, run_us: int, size: int, refs: list[Any], lane: Lane) -> None:
+        """Upload a large result, then report."""
+
+    def drained(self, lane: Lane) -> None:
+        """Hear that a lane has nothing left to do."""
+
+    def died(self, lane: Lane, error: RayError) -> Awaitable[None]:
+        """Hear that a lane's worker is gone, and report what it had."""
+
+
+class Pace:
+    """Remembers how long functions take, by their digest."""
+
+    LIMIT = 10_000
+
+    def __init__(self) -> None:
+        self._mean_us: dict[str, float] = {}
+
+    def of(self, code: str) -> float:
+        """Return how long it will probably take, in microseconds."""
+        return self._mean_us.get(code, UNKNOWN_US)
+
+    def saw(self, code: str, run_us: int) -> None:
+        """Learn from a run."""
+        before = self._mean_us.get(code)
+        if before is None:
+            if len(self._mean_us) >= self.LIMIT:
+                self._mean_us.clear()
+            self._mean_us[code] = float(run_us)
+        else:
+            self._mean_us[code] = before + (run_us - before) * 0.2
+
+
+@dataclass
+class Batch:
+    """Is what was sent to a worker in one message and is not all answered."""
+
+    number: int
+    left: dict[Key, Work]
+    due: float = 0.0
+
+
+@dataclass(eq=False)
+class Lane:
+    """Is one worker with its queue."""
+
+    actor: Any
+    crew: Crew
+    takes_back: bool
+    queue: deque[Work] = field(default_factory=deque)
+    batches: deque[Batch] = field(default_factory=deque)
+    boxes: list[str] = field(default_factory=list)
+    ready: bool = False
+    dead: bool = False
+    why_killed: str = ""
+    # Large results that lie in the worker's memory: it must live until they are uploaded.
+    pins: int = 0
+    seen_code: set[str] = field(default_factory=set)
+    _sent: int = 0
+    _head_since: float = 0.0
+    # What this is set to while it is in use: see `Runners` and `Actors`.
+    lease: Lease | None = None
+    idle_since: float = 0.0
+    _looker: asyncio.Task[None] | None = None
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything left to do."""
+        return bool(self.queue or self.batches)
+
+    def unfinished(self) -> list[Work]:
+        """Return everything that has not ended, in the order in which it runs."""
+        sent = [work for batch in self.batches for work in batch.left.values()]
+        return sent + list(self.queue)
+
+    def pump(self) -> None:
+        """Send what can be sent."""
+        while self.ready and not self.dead and len(self.batches) < PIPELINE:
+            items = self._cut()
+            if not items:
+                return
+            self._send(items)
+
+    def _cut(self) -> list[Work]:
+        """Take the next batch off the queue: what is ready, and not too much of it."""
+        items: list[Work] = []
+        size = 0
+        expected = 0.0
+        while self.queue and len(items) < BATCH_ITEMS:
+            work = self.queue[0]
+            if work.ended:
+                self.queue.popleft()
+                continue
+            length = len(work.payload) if isinstance(work.payload, bytes) else 0
+            expected += self.crew.pace.of(work.code)
+            if not work.ready or (items and (size + length > BATCH_BYTES or expected > BATCH_US)):
+                break
+            size += length
+            items.append(self.queue.popleft())
+        return items
+
+    def _send(self, items: list[Work]) -> None:
+        self._sent += 1
+        batch = Batch(self._sent, {work.key: work for work in items})
+        if not self.batches:
+            self._head_since = time.monotonic()
+        self.batches.append(batch)
+        extra = self.crew.extra(self, items)
+        body = [(*work.key, work.code, work.payload) for work in items]
+        ref = self.actor.run.remote(batch.number, self.crew.inline_max(), extra, body)
+        self.spawn(self._await(batch, ref))
+
+    def resume(self, left: dict[Key, Work], ref: Any) -> None:
+        """Wait for what the worker was given by an earlier agent."""
+        self._sent += 1
+        batch = Batch(self._sent, left)
+        self.batches.append(batch)
+        self._head_since = time.monotonic()
+        self.spawn(self._await(batch, ref))
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something beside, owned by this lane."""
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _await(self, batch: Batch, ref: Any) -> None:
+        try:
+            results = await ref
+        except RayTaskError as error:
+            # Not the user's exception, those are results: the worker itself stumbled.
+            for work in list(batch.left.values()):
+                self.crew.ledger.not_started(work, f"the worker could not run it: {error}")
+            results = []
+        except RayError as error:
+            await self.crew.died(self, error)
+            return
+        self.settle(results)
+        if batch.left and self._looker is not None:
+            # The other results went out with a look, whose answer is still on its way.
+            await asyncio.wait([self._looker])
+        for work in list(batch.left.values()):
+            # Taken back while it was on its way.
+            if not work.ended:
+                self.crew.ledger.returned(work)
+        if batch in self.batches:
+            self.batches.remove(batch)
+        self._head_since = time.monotonic()
+        self.pump()
+        if not self.busy:
+            self.crew.drained(self)
+
+    def settle(self, results: Iterable[tuple[Any, ...]]) -> None:
+        """Report results."""
+        ledger = self.crew.ledger
+        for task, attempt, kind, run_us, packed, error, output in results:
+            key = (task, attempt)
+            work = self._strike(key)
+            if output:
+                ledger.outputs.keep(key, output)
+            if work is None or work.ended:
+                continue
+            if kind == "finished":
+                self.crew.pace.saw(work.code, run_us)
+                if isinstance(packed, tuple):
+                    self.crew.upload(work, run_us, packed[0], packed[1], self)
+                else:
+                    ledger.finished(work, run_us, data_frame(packed))
+            elif kind == "failed":
+                details = packed if isinstance(packed, bytes) else None
+                ledger.failed(work, run_us, error, details)
+            elif kind == "lost":
+                ledger.lost(work, "its worker died before its result was handed over", run_us)
+            else:
+                ledger.stopped(work, run_us)
+
+    def _strike(self, key: Key) -> Work | None:
+        for batch in self.batches:
+            work = batch.left.pop(key, None)
+            if work is not None:
+                return work
+        return None
+
+    def look(self, now: float) -> None:
+        """Look into a batch that takes long. Called every few milliseconds."""
+        if not self.batches or self._looker is not None or self.dead:
+            return
+        age = now - self._head_since
+        head = self.batches[0]
+        late = self.takes_back and age > TAKE_BACK_S
+        if late:
+            self._hand_back_queue()
+        take = late and (len(head.left) > 1 or len(self.batches) > 1)
+        alone = len(head.left) == 1 and all(work.started for work in head.left.values())
+        if age < LOOK_AFTER_S or now < head.due or (alone and not take):
+            return
+        head.due = now + min(max(age, LOOK_AFTER_S), LOOK_MAX_S)
+        others = [batch.number for batch in list(self.batches)[1:]]
+        self._looker = self.spawn(self._look(others, take=take))
+        self._looker.add_done_callback(self._looked)
+
+    def _looked(self, _: object) -> None:
+        self._looker = None
+
+    async def _look(self, others: list[int], *, take: bool) -> None:
+        # A batch that is not begun is refused by its number; the first one must be named too, in
+        # case that it ends before this arrives and the next has begun.
+        numbers = (others or [0]) if take else []
+        try:
+            # Not given up after a time: the answer may hold results.
+            seen = await self.actor.progress.remote(numbers)
+        except RayError:
+            # A death is noticed by the batch itself.
+            return
+        self.settle(seen["results"])
+        for key in seen["returned"]:
+            if work := self._strike(tuple(key)):
+                self.crew.ledger.returned(work)
+        if (running := seen["running"]) is not None:
+            for batch in self.batches:
+                if work := batch.left.get(tuple(running)):
+                    self.crew.ledger.started(work)
+
+    def _hand_back_queue(self) -> None:
+        waiting, self.queue = self.queue, deque()
+        for work in waiting:
+            if not work.ended:
+                self.crew.ledger.returned(work)
+
+    async def interrupt(self, work: Work) -> str:
+        """Interrupt what runs, or drop what has not started."""
+        if work in self.queue:
+            self.queue.remove(work)
+            return "dropped"
+        try:
+            said = await asyncio.wait_for(
+                as_future(self.actor.interrupt.remote(*work.key)), CONTROL_TIMEOUT_S
+            )
+        except (RayError, asyncio.TimeoutError):
+            return "unknown"
+        if said == "dropped":
+            self._strike(work.key)
+        return str(said)
+
+    async def output(self, key: Key) -> str | None:
+        """Ask for what a running task has printed so far."""
+        try:
+            said = await asyncio.wait_for(
+                as_future(self.actor.output.remote(*key)), CONTROL_TIMEOUT_S
+            )
+        except (RayError, asyncio.TimeoutError):
+            return None
+        return None if said is None else str(said)
+
+    def holds(self, key: Key) -> bool:
+        """Say whether an attempt is in a batch of this lane."""
+        return any(key in batch.left for batch in self.batches)
+
+
+async def as_future(ref: Any) -> Any:
+    """Await a Ray reference as a coroutine, which `asyncio.wait_for` can cancel."""
+    return await ref
+
+
+def each(works: Iterable[Work], do: Callable[[Work], None]) -> None:
+    """Do something to every attempt that has not ended."""
+    for work in works:
+        if not work.ended:
+            do(work)

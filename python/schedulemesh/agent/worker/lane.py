@@ -1,0 +1,272 @@
+"""Runs items one after the other on behalf of the agent: the common part of runners and actor hosts.
+
+An item is `(task, attempt, what, payload)`. A result is
+`(task, attempt, kind, run_us, packed, error, output)` with `kind` one of `finished`, `failed`,
+`stopped`; `packed` is the pickled value or the pickled exception; `error` says in text what was
+raised; `output` is the tail of what was printed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import inspect
+import os
+import platform
+import threading
+import time
+import traceback
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from schedulemesh.agent.worker.blackbox import BlackBox, remove_boxes
+from schedulemesh.agent.worker.codec import load_cloudpickle, pack, pack_exception
+from schedulemesh.agent.worker.output import Outputs, Tail
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Key = tuple[int, int]
+    Item = tuple[int, int, Any, Any]
+    Result = tuple[Any, ...]
+
+OUTPUT_MAX = 64 << 10
+TRACEBACK_MAX = 64 << 10
+MESSAGE_MAX = 8 << 10
+
+
+class Unreadable(Exception):  # noqa: N818 - says what is the case with the user's data
+    """Says that code, arguments or a result cannot be pickled or unpickled."""
+
+
+class Lane:
+    """Is the base of the Ray actors that run tasks.
+
+    `run` runs in a thread of its own, first come first served. The methods of the `control` group
+    answer beside it.
+    """
+
+    def __init__(self, cluster: str) -> None:
+        self._outputs = Outputs()
+        self._outputs.install()
+        self._box = BlackBox()
+        # Guards what `run` and the control methods share: everything below.
+        self._lock = threading.Lock()
+        self._waiting: deque[Item] = deque()
+        self._results: list[Result] = []
+        self._current: Item | None = None
+        self._thread = 0
+        self._tail = Tail(OUTPUT_MAX)
+        self._interrupted = False
+        self._refused: set[int] = set()
+        self._inline_max = 0
+        os.environ["SCHEDULEMESH_CLUSTER"] = cluster
+        load_cloudpickle()
+
+    @ray.method(concurrency_group="control")  # type: ignore[misc]
+    def about(self) -> dict[str, Any]:
+        """Say where this runs, and so that it is up."""
+        return {
+            "pid": os.getpid(),
+            "python": platform.python_version(),
+            "node": ray.get_runtime_context().get_node_id(),
+            "boxes": self._box.paths,
+        }
+
+    def run(self, batch: int, inline_max: int, extra: Any, items: list[Item]) -> list[Result]:
+        """Run a batch and return the results that `progress` has not handed out before."""
+        with self._lock:
+            if batch in self._refused:
+                self._refused.discard(batch)
+                return []
+            self._waiting.extend(items)
+            self._inline_max = inline_max
+            self._thread = threading.get_ident()
+        self._box.begin(batch)
+        self.prepare(extra)
+        while self._next():
+            pass
+        with self._lock:
+            results, self._results = self._results, []
+        return results
+
+    @ray.method(concurrency_group="control")  # type: ignore[misc]
+    def progress(self, take_back: list[int]) -> dict[str, Any]:
+        """Hand out results so far and say what runs.
+
+        Args:
+            take_back: When not empty, what has not started is handed back, and the batches of these
+                numbers are not begun any more.
+        """
+        with self._lock:
+            results, self._results = self._results, []
+            returned: list[Key] = []
+            if take_back:
+                returned = [(item[0], item[1]) for item in self._waiting]
+                self._waiting.clear()
+                self._refused.update(take_back)
+            return {"results": results, "returned": returned, "running": self._running()}
+
+    @ray.method(concurrency_group="control")  # type: ignore[misc]
+    def interrupt(self, task: int, attempt: int) -> str:
+        """Raise KeyboardInterrupt in what runs, or drop what has not started."""
+        with self._lock:
+            if self._running() == (task, attempt):
+                if not self._interrupted:
+                    self._interrupted = True
+                    self.deliver_interrupt(self._thread)
+                return "interrupted"
+            kept = [item for item in self._waiting if (item[0], item[1]) != (task, attempt)]
+            if len(kept) < len(self._waiting):
+                self._waiting = deque(kept)
+                return "dropped"
+            return "unknown"
+
+    @ray.method(concurrency_group="control")  # type: ignore[misc]
+    def output(self, task: int, attempt: int) -> str | None:
+        """Return the tail of what the running task has printed so far."""
+        with self._lock:
+            return self._tail.text() if self._running() == (task, attempt) else None
+
+    @ray.method(concurrency_group="control")  # type: ignore[misc]
+    def retire(self) -> None:
+        """Remove what would be left behind."""
+        remove_boxes(self._box.paths)
+
+    def prepare(self, extra: Any) -> None:
+        """Take what comes along with a batch."""
+
+    def perform(self, what: Any, payload: Any) -> object:
+        """Do the work of one item."""
+        raise NotImplementedError
+
+    def keep(self, result: Result) -> None:
+        """Remember a result for longer than its batch."""
+
+    def deliver_interrupt(self, thread: int) -> None:
+        """Raise KeyboardInterrupt in the running thread, at its next bytecode."""
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt)
+        )
+
+    def _running(self) -> Key | None:
+        return (self._current[0], self._current[1]) if self._current else None
+
+    def _next(self) -> bool:
+        """Run the next item; an interrupt hits that item and nothing else, however late it comes."""
+        outcome: tuple[Any, ...] | None = None
+        began = time.perf_counter()
+        while True:
+            try:
+                item = self._current or self._take()
+                if item is None:
+                    return False
+                if outcome is None:
+                    outcome = self._execute(item, began)
+                self._let_go()
+                break
+            except KeyboardInterrupt:
+                if outcome is None:
+                    outcome = ("stopped", micros_since(began), None, None)
+        result = (item[0], item[1], *outcome, self._tail.text())
+        self._box.add(result)
+        self.keep(result)
+        with self._lock:
+            self._results.append(result)
+        return True
+
+    def _take(self) -> Item | None:
+        with self._lock:
+            if not self._waiting:
+                return None
+            self._interrupted = False
+            self._tail = Tail(OUTPUT_MAX)
+            self._current = item = self._waiting.popleft()
+            return item
+
+    def _let_go(self) -> None:
+        with self._lock:
+            # From here on none is sent; one that is under way is called back.
+            self._interrupted = True
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), None)
+            self._current = None
+            self._outputs.current = None
+
+    def _execute(self, item: Item, began: float) -> tuple[Any, ...]:
+        task, attempt, what, payload = item
+        self._outputs.current = self._tail
+        os.environ["SCHEDULEMESH_TASK"] = f"t{task}"
+        os.environ["SCHEDULEMESH_ATTEMPT"] = str(attempt)
+        try:
+            value = self.perform(what, payload)
+            if inspect.iscoroutine(value):
+                value = asyncio.run(value)
+            took = micros_since(began)
+            return "finished", took, self._pack(value), None
+        except Unreadable as error:
+            return "failed", micros_since(began), None, described("unreadable", error.__cause__, error)
+        except BaseException as error:  # noqa: BLE001 - SystemExit and the like are the user's too
+            took = micros_since(began)
+            if self._interrupted:
+                return "stopped", took, None, None
+            return "failed", took, pack_exception(error, self._inline_max), described("raised", error)
+
+    def _pack(self, value: object) -> Any:
+        try:
+            return pack(value, self._inline_max)
+        except Exception as error:
+            kind = type(value).__qualname__
+            raise Unreadable(f"the result, of type {kind}, cannot be pickled: {error}") from error
+
+
+def micros_since(began: float) -> int:
+    """Return how long ago something began."""
+    return int((time.perf_counter() - began) * 1e6)
+
+
+def attempt_to_read(what: str, read: Callable[[], Any]) -> Any:
+    """Unpickle something, or say what could not be unpickled and by which Python."""
+    try:
+        return read()
+    except Exception as error:
+        raise Unreadable(
+            f"{what} cannot be unpickled by Python {platform.python_version()} on this cluster: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def described(
+    cause: str, error: BaseException | None, said: BaseException | None = None
+) -> dict[str, str]:
+    """Tell an exception as text."""
+    message = str(said if said is not None else error)
+    return {
+        "cause": cause,
+        "exception": type(error).__qualname__ if error is not None else "",
+        "message": bounded(message, MESSAGE_MAX),
+        "traceback": bounded(user_traceback(error), TRACEBACK_MAX) if error is not None else "",
+    }
+
+
+def user_traceback(error: BaseException) -> str:
+    """Format a traceback from the first frame that is not ours."""
+    ours = os.path.dirname(micros_since.__code__.co_filename)  # noqa: PTH120 - maybe not a real path
+    trace = error.__traceback__
+    while trace is not None and os.path.dirname(trace.tb_frame.f_code.co_filename) == ours:  # noqa: PTH120
+        trace = trace.tb_next
+    try:
+        return "".join(traceback.format_exception(type(error), error, trace))
+    except Exception as failed:  # noqa: BLE001 - a user's __str__ may raise anything
+        return f"{type(error).__qualname__} (its traceback cannot be printed: {failed!r})"
+
+
+def bounded(text: str, limit: int) -> str:
+    """Cut out the middle of a text that is too long."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n... {len(text) - limit} characters left out ...\n{text[-half:]}"
+
+
