@@ -1,6 +1,12 @@
 //! Writes the files of `tests/formats/`: a store with one of everything in it, and what it should
 //! answer. Run it once for each format, when that is released.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "shares its modules with the tests, and may stop like one"
+)]
+
 #[path = "../tests/it/dump.rs"]
 mod dump;
 #[path = "../tests/it/sample.rs"]

@@ -242,8 +242,7 @@ mod tests {
         store.save_snapshot(2, &Snapshot::default(), 0).unwrap();
         limit_pages(&store, 40);
 
-        let mut large = Snapshot::default();
-        large.code = (0..u32::MAX)
+        let code = (0..u32::MAX)
             .map(|number| {
                 let mut digest = [0xff; 32];
                 digest[..4].copy_from_slice(&number.to_be_bytes());
@@ -251,6 +250,7 @@ mod tests {
             })
             .take(5_000)
             .collect();
+        let large = Snapshot { code, ..Snapshot::default() };
         let error = store.save_snapshot(3, &large, 3).unwrap_err();
         assert!(matches!(error, StoreError::Full { .. }), "{error}");
         assert_eq!(store.load_snapshot().unwrap(), Some((2, Snapshot::default())));

@@ -1,6 +1,6 @@
 //! Writing: a batch is one transaction, in rows that SQLite can put at the ends of its tables.
 
-use mesh_core::model::id::TaskId;
+use mesh_core::model::id::{Digest, TaskId};
 use mesh_core::model::time::Timestamp;
 use rusqlite::{Transaction, TransactionBehavior, params};
 
@@ -40,7 +40,7 @@ impl Database {
         let written = insert_events(&tx, &rows)
             .and_then(|events| Ok(events + insert_data(&tx, &data)? + insert_code(&tx, batch)?))
             .map_err(failed)?;
-        delete(&tx, &dropped, batch).map_err(failed)?;
+        delete(&tx, &dropped, &batch.drop_code).map_err(failed)?;
         tx.commit().map_err(failed)?;
         Ok(written)
     }
@@ -104,6 +104,9 @@ fn insert_events(tx: &Transaction<'_>, rows: &[Row]) -> rusqlite::Result<usize> 
 }
 
 fn insert_data(tx: &Transaction<'_>, data: &[DataRow<'_>]) -> rusqlite::Result<usize> {
+    if data.is_empty() {
+        return Ok(0);
+    }
     let mut insert =
         tx.prepare_cached("INSERT OR REPLACE INTO data (id, crc, bytes) VALUES (?1, ?2, ?3)")?;
     let mut written = 0;
@@ -115,6 +118,9 @@ fn insert_data(tx: &Transaction<'_>, data: &[DataRow<'_>]) -> rusqlite::Result<u
 }
 
 fn insert_code(tx: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<usize> {
+    if batch.code.is_empty() {
+        return Ok(0);
+    }
     let mut insert =
         tx.prepare_cached("INSERT OR IGNORE INTO code (digest, crc, bytes) VALUES (?1, ?2, ?3)")?;
     let mut written = 0;
@@ -125,14 +131,18 @@ fn insert_code(tx: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<usize> {
     Ok(written)
 }
 
-fn delete(tx: &Transaction<'_>, data: &[i64], batch: &Batch) -> rusqlite::Result<()> {
-    let mut delete = tx.prepare_cached("DELETE FROM data WHERE id = ?1")?;
-    for id in data {
-        delete.execute([id])?;
+fn delete(tx: &Transaction<'_>, data: &[i64], code: &[Digest]) -> rusqlite::Result<()> {
+    if !data.is_empty() {
+        let mut delete = tx.prepare_cached("DELETE FROM data WHERE id = ?1")?;
+        for id in data {
+            delete.execute([id])?;
+        }
     }
-    let mut delete = tx.prepare_cached("DELETE FROM code WHERE digest = ?1")?;
-    for digest in &batch.drop_code {
-        delete.execute([digest.0])?;
+    if !code.is_empty() {
+        let mut delete = tx.prepare_cached("DELETE FROM code WHERE digest = ?1")?;
+        for digest in code {
+            delete.execute([digest.0])?;
+        }
     }
     Ok(())
 }

@@ -59,7 +59,7 @@ fn a_store_that_could_not_write_takes_nothing_more_until_it_is_opened_again() {
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
-    let acknowledged = text.lines().filter_map(|line| number_after("ack ", line)).last().unwrap();
+    let acknowledged = text.lines().rev().find_map(|line| number_after("ack ", line)).unwrap();
     let refusals: Vec<_> = text.lines().filter(|line| line.starts_with("refused ")).collect();
     assert!(refusals[0].contains("cannot append to"), "{text}");
     assert!(refusals[1].contains("must be opened again"), "{text}");
@@ -92,7 +92,7 @@ fn append_until_killed(dir: &Path) -> ! {
     loop {
         let last = store.append(&batch(store.last_seq() + 1, 300)).unwrap();
         println!("ack {last}");
-        if last % SNAPSHOT_EVERY == 0 {
+        if last.is_multiple_of(SNAPSHOT_EVERY) {
             let snapshot = Snapshot { forgotten: last, ..Snapshot::default() };
             store.save_snapshot(last, &snapshot, last - SNAPSHOT_EVERY).unwrap();
         }

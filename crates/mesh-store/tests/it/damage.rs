@@ -182,7 +182,7 @@ proptest! {
     fn no_changed_bit_in_the_log_changes_an_event(at in 0.0..1.0_f64, bit in 0..8_u32) {
         let mut log = IMAGE.log.clone();
         flip(&mut log, at, bit);
-        check_prefix(&*open_image(&IMAGE.file, &log).unwrap())?;
+        check_prefix(&open_image(&IMAGE.file, &log).unwrap())?;
     }
 }
 

@@ -1,5 +1,12 @@
 //! What a store promises, on a real disk.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test may stop, and its helpers with it"
+)]
+
 mod crash;
 mod damage;
 mod dump;

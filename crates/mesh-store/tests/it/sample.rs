@@ -104,7 +104,7 @@ pub(crate) fn snapshot() -> Snapshot {
 
 fn cluster_events() -> Vec<Event> {
     vec![
-        Event::ClusterAdded(CLUSTER, name("north"), Box::new(ClusterSpec::default())),
+        Event::ClusterAdded(CLUSTER, name("north"), Box::default()),
         Event::ClusterChanged(CLUSTER, Box::new(cluster_spec())),
         Event::ClusterDrained(CLUSTER, true),
         Event::ClusterLinked(CLUSTER, Box::new(agent())),
