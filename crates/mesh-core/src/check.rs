@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::mesh::{Counts, Mesh};
 use crate::model::amount::Resources;
 use crate::model::id::{ClusterId, NodeId, TaskId};
-use crate::model::task::Phase;
+use crate::model::task::{Phase, Work};
 use crate::model::time::Span;
 
 impl Mesh {
@@ -78,10 +78,17 @@ impl Mesh {
                 wrong.push(format!("{id} is not known to its cluster"));
             }
             let class = self.queue.get(lease.class);
-            if !class.is_some_and(|class| class.leases.contains(&(lease.expected, *id))) {
-                wrong.push(format!("{id} is not known to its class"));
+            let shallow = class.is_some_and(|class| class.shallow.contains(&(lease.expected, *id)));
+            if class.is_none() || shallow != (lease.expected <= self.limits.soon_dry()) {
+                wrong.push(format!("{id} is not known to its class as it is"));
             }
             for task in lease.tasks.keys() {
+                let spec = self.task(*task).and_then(|task| self.spec(task.spec));
+                if let Some(Work::Call { actor, .. }) = spec.map(|spec| &spec.work)
+                    && !lease.tasks.contains_key(actor)
+                {
+                    wrong.push(format!("{id} has {task}, and not {actor}, which that calls"));
+                }
                 let holder = self.task(*task).and_then(|task| task.phase.lease());
                 if holder != Some(*id) {
                     wrong.push(format!("{id} has {task}, which has {holder:?}"));
@@ -139,6 +146,12 @@ impl Mesh {
             }
         }
         wrong.extend(waiting.keys().map(|task| format!("{task} waits and is no task")));
+        for (id, class) in self.queue.iter() {
+            let grants = self.leases.values().filter(|lease| lease.class == id).count();
+            if grants != class.grants || class.shallow.len() > grants {
+                wrong.push(format!("{id} counts {} grants, has {grants}", class.grants));
+            }
+        }
         for (id, class) in self.queue.iter().filter(|(_, class)| !class.pending.is_empty()) {
             let times = self.queue.ranked().filter(|rank| rank.2 == id).count();
             if times != 1 {

@@ -280,7 +280,8 @@ impl Mesh {
             }
         }
         self.queue.change(class, |class| {
-            class.leases.insert((Span::ZERO, id));
+            class.grants += 1;
+            class.shallow.insert((Span::ZERO, id));
         });
         let lease = Lease {
             cluster,
@@ -337,10 +338,13 @@ impl Mesh {
         let before = lease.expected;
         change(lease);
         let (class, after) = (lease.class, lease.expected);
-        if before != after {
+        let soon_dry = self.limits.soon_dry();
+        if before != after && before.min(after) <= soon_dry {
             self.queue.change(class, |class| {
-                class.leases.remove(&(before, id));
-                class.leases.insert((after, id));
+                class.shallow.remove(&(before, id));
+                if after <= soon_dry {
+                    class.shallow.insert((after, id));
+                }
             });
         }
     }
@@ -370,7 +374,8 @@ impl Mesh {
             cluster.give_back(lease.node, &lease.ask);
         });
         self.queue.change(lease.class, |class| {
-            class.leases.remove(&(lease.expected, id));
+            class.grants = class.grants.saturating_sub(1);
+            class.shallow.remove(&(lease.expected, id));
         });
         self.queue.drop_unused(lease.class);
     }

@@ -140,7 +140,8 @@ impl Mesh {
         };
         self.leases.insert(rest.id, lease);
         self.queue.change(class, |class| {
-            class.leases.insert((Span::ZERO, rest.id));
+            class.grants += 1;
+            class.shallow.insert((Span::ZERO, rest.id));
         });
         self.hints.idle.insert(rest.id);
         for task in rest.tasks {

@@ -60,6 +60,7 @@ impl ClusterState {
         }
         self.refresh(id);
         if structural {
+            self.resize(id);
             self.recount();
         }
         structural
@@ -96,6 +97,7 @@ impl ClusterState {
                 node.slot = (index, slot);
             }
         }
+        self.resize(id);
         self.refresh(id);
     }
 
@@ -115,16 +117,24 @@ impl ClusterState {
         self.total = total;
     }
 
+    /// Brings what is kept about the size of a node in line with what its agent says.
+    fn resize(&mut self, id: NodeId) {
+        let Some(node) = self.node(id) else { return };
+        let total = if node.alive { node.facts.total.clone() } else { Resources::NONE };
+        let (group, slot) = node.slot;
+        if let Some(group) = self.groups.get_mut(group) {
+            group.size.set(slot, &total);
+        }
+    }
+
     /// Brings what is kept about free room in line with the account of a node.
     fn refresh(&mut self, id: NodeId) {
         let Some(node) = self.node_mut(id) else { return };
         let free = node.free_by_account();
         let before = std::mem::replace(&mut node.free, free.clone());
         let (group, slot) = node.slot;
-        let total = if node.alive { node.facts.total.clone() } else { Resources::NONE };
         if let Some(group) = self.groups.get_mut(group) {
             group.room.set(slot, &free);
-            group.size.set(slot, &total);
         }
         self.free = self.free.minus_or_zero(&before);
         self.free.put(&free);

@@ -46,6 +46,13 @@ pub struct Limits {
     pub leases_per_node: usize,
 }
 
+impl Limits {
+    /// A grant that is expected to run no longer than this will soon run dry.
+    pub(crate) fn soon_dry(&self) -> Span {
+        Span::from_micros(self.lookahead.micros() / 2)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

@@ -138,7 +138,11 @@ impl Mesh {
                 Phase::Stopping { why, .. } => {
                     self.end(task, Self::stopped(*why), Data::None, Span::ZERO, events);
                 }
-                _ => events.push(Event::Returned(task.id)),
+                Phase::Assigned { .. } => events.push(Event::Returned(task.id)),
+                _ => {
+                    let failure = Failure::new(Cause::ClusterLost, "its agent gave it up");
+                    self.lose(now, task, &failure, events);
+                }
             },
             Seen::Finished { ran, result } => {
                 self.end(task, Outcome::Succeeded, *result, *ran, events);

@@ -10,13 +10,14 @@ use super::place;
 use super::queue::Rank;
 use crate::event::Event;
 use crate::mesh::Mesh;
+use crate::model::amount::Resources;
 use crate::model::id::{ClassId, ClusterId, LeaseId, NodeId, TaskId};
 use crate::model::task::{Kind, Phase, Work};
 use crate::model::time::{Span, Timestamp};
 
 /// Most classes that a cycle looks at for grants to give more to: a bound on its length, not on
 /// what runs, since a class beyond it is still placed one task for each grant.
-const DEEPEN_CLASSES_MAX: usize = 64;
+const DEEPEN_CLASSES_MAX: usize = 16;
 
 impl Mesh {
     /// Hands out the room that there is. The events have been applied already.
@@ -80,10 +81,9 @@ impl Mesh {
         let Some(lease) = self.leases.get(&id) else { return false };
         let Some(class) = self.queue.get(lease.class) else { return false };
         let is_first = || {
-            let higher = self.queue.ranked().take(DEEPEN_CLASSES_MAX);
-            let mut higher = higher.take_while(|rank| rank.2 != lease.class);
-            let reached = self.queue.ranked().take(DEEPEN_CLASSES_MAX).any(|r| r.2 == lease.class);
-            reached && higher.all(|rank| !self.wants(rank.2, lease.cluster))
+            let mut ranked = self.queue.ranked().take(DEEPEN_CLASSES_MAX);
+            let stop = ranked.find(|r| r.2 == lease.class || self.wants(r.2, lease.cluster));
+            stop.is_some_and(|rank| rank.2 == lease.class)
         };
         class.shape.kind == Kind::Function
             && !class.pending.is_empty()
@@ -169,30 +169,31 @@ impl Mesh {
         if freed.is_empty() {
             return ready.map(|rank| (rank, false));
         }
-        let mut blocked = self.queue.blocked_after(cursor);
-        let blocked = match ready {
-            Some(bound) => {
-                blocked.take_while(|rank| *rank < bound).find(|rank| self.may_help(rank.2, freed))
-            }
-            None => blocked.find(|rank| self.may_help(rank.2, freed)),
-        };
-        blocked.map(|rank| (rank, true)).or(ready.map(|rank| (rank, false)))
+        let may_fit = |ask: &Resources| self.may_fit(ask, freed);
+        let blocked = self.queue.next_blocked(cursor, may_fit, |id| self.may_help(id, freed));
+        match (ready, blocked) {
+            (Some(ready), Some(blocked)) if ready < blocked => Some((ready, false)),
+            (_, Some(blocked)) => Some((blocked, true)),
+            (ready, None) => ready.map(|rank| (rank, false)),
+        }
     }
 
-    /// Whether what was freed could give a class room: never wrongly no.
+    /// Whether a request could fit where something was freed: never wrongly no.
+    fn may_fit(&self, ask: &Resources, freed: &BTreeSet<ClusterId>) -> bool {
+        freed.iter().any(|id| {
+            // A cluster that is gone changed what others may hope for.
+            self.clusters
+                .get(id)
+                .is_none_or(|cluster| cluster.groups.iter().any(|group| group.room.may_fit(ask)))
+        })
+    }
+
+    /// Whether what was freed is where a class may go: never wrongly no.
     fn may_help(&self, id: ClassId, freed: &BTreeSet<ClusterId>) -> bool {
-        let Some(class) = self.queue.get(id) else { return false };
-        if class.sites_of != Some(self.hints.fleet) {
-            return true;
-        }
-        let helps = |site: &super::queue::Site| {
-            freed.contains(&site.cluster)
-                && self.clusters.get(&site.cluster).is_some_and(|cluster| {
-                    let mut groups = site.groups.iter().filter_map(|at| cluster.groups.get(*at));
-                    groups.any(|group| group.room.may_fit(&class.shape.resources))
-                })
-        };
-        class.sites.iter().any(helps)
+        self.queue.get(id).is_some_and(|class| {
+            class.sites_of != Some(self.hints.fleet)
+                || class.sites.iter().any(|site| freed.contains(&site.cluster))
+        })
     }
 
     fn refresh_sites(&mut self, id: ClassId) {
@@ -233,7 +234,7 @@ impl Mesh {
     }
 
     fn deepen(&mut self, now: Timestamp, events: &mut Vec<Event>) {
-        if !std::mem::take(&mut self.hints.shallow) {
+        if !std::mem::take(&mut self.hints.shallow) || !self.queue.any_shallow() {
             return;
         }
         let ranked: Vec<ClassId> =
@@ -259,11 +260,9 @@ impl Mesh {
         let Some(class) = self.queue.get(id).filter(|c| c.shape.kind == Kind::Function) else {
             return;
         };
-        let half = Span::from_micros(self.limits.lookahead.micros() / 2);
         let shallow: Vec<LeaseId> = class
-            .leases
+            .shallow
             .iter()
-            .take_while(|(expected, _)| *expected <= half)
             .map(|(_, lease)| *lease)
             .filter(|lease| {
                 self.leases.get(lease).is_some_and(|lease| {

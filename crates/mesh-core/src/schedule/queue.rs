@@ -6,7 +6,9 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
+use crate::model::amount::Resources;
 use crate::model::id::{ClassId, ClusterId, LeaseId, TaskId};
 use crate::model::priority::Priority;
 use crate::model::task::Shape;
@@ -27,8 +29,10 @@ pub(crate) struct Class {
     pub(crate) specs: usize,
     /// The tasks that wait, in the order in which they go.
     pub(crate) pending: BTreeSet<TaskId>,
-    /// Its grants, by how long what they were given is expected to run.
-    pub(crate) leases: BTreeSet<(Span, LeaseId)>,
+    /// How many grants it has.
+    pub(crate) grants: usize,
+    /// Those of its grants that will soon run dry, by how long what they were given is expected to run.
+    pub(crate) shallow: BTreeSet<(Span, LeaseId)>,
     /// Whether a look found no room, and nothing has happened since that could help.
     pub(crate) blocked: bool,
     /// Where it may go, and the version of the fleet of which that is true.
@@ -55,7 +59,11 @@ pub(crate) struct Queue {
     classes: BTreeMap<ClassId, Class>,
     by_key: BTreeMap<ClassKey, ClassId>,
     ready: BTreeSet<Rank>,
-    blocked: BTreeSet<Rank>,
+    /// Blocked classes by what they ask for: distinct requests are few, however many classes there
+    /// are, so what was freed is compared with requests and not with classes.
+    blocked: BTreeMap<Resources, BTreeSet<Rank>>,
+    /// Classes that wait and have a grant that will soon run dry.
+    shallow: BTreeSet<ClassId>,
     next: ClassId,
 }
 
@@ -73,7 +81,8 @@ impl Queue {
             avoid,
             specs: 0,
             pending: BTreeSet::new(),
-            leases: BTreeSet::new(),
+            grants: 0,
+            shallow: BTreeSet::new(),
             blocked: false,
             sites: Vec::new(),
             sites_of: None,
@@ -103,25 +112,35 @@ impl Queue {
         // What is found of an empty class says nothing of the tasks that will come.
         class.blocked &= !class.pending.is_empty();
         let (new_rank, new_blocked) = (class.rank(id), class.blocked);
+        if class.shallow.is_empty() || class.pending.is_empty() {
+            self.shallow.remove(&id);
+        } else {
+            self.shallow.insert(id);
+        }
         if rank == new_rank && blocked == new_blocked {
             return;
         }
+        let ask = &class.shape.resources;
         if let Some(rank) = rank {
-            self.set(blocked).remove(&rank);
+            match (blocked, self.blocked.get_mut(ask)) {
+                (false, _) => drop(self.ready.remove(&rank)),
+                (true, Some(ranks)) if ranks.len() > 1 => drop(ranks.remove(&rank)),
+                (true, _) => drop(self.blocked.remove(ask)),
+            }
         }
         if let Some(rank) = new_rank {
-            self.set(new_blocked).insert(rank);
+            if new_blocked {
+                self.blocked.entry(ask.clone()).or_default().insert(rank);
+            } else {
+                self.ready.insert(rank);
+            }
         }
-    }
-
-    fn set(&mut self, blocked: bool) -> &mut BTreeSet<Rank> {
-        if blocked { &mut self.blocked } else { &mut self.ready }
     }
 
     /// Drops a class that nothing refers to any more.
     pub(crate) fn drop_unused(&mut self, id: ClassId) {
         let unused =
-            |class: &Class| class.specs == 0 && class.pending.is_empty() && class.leases.is_empty();
+            |class: &Class| class.specs == 0 && class.pending.is_empty() && class.grants == 0;
         if let Some(class) = self.classes.get(&id)
             && unused(class)
         {
@@ -135,20 +154,39 @@ impl Queue {
         self.ready.first().copied()
     }
 
-    /// Blocked classes in rank order, after `cursor`.
-    pub(crate) fn blocked_after(&self, cursor: Option<Rank>) -> impl Iterator<Item = Rank> {
-        let from = cursor.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        self.blocked.range((from, std::ops::Bound::Unbounded)).copied()
+    /// The first blocked class after `cursor` whose request may fit and that may be helped.
+    pub(crate) fn next_blocked(
+        &self,
+        cursor: Option<Rank>,
+        may_fit: impl Fn(&Resources) -> bool,
+        may_help: impl Fn(ClassId) -> bool,
+    ) -> Option<Rank> {
+        let from = cursor.map_or(Bound::Unbounded, Bound::Excluded);
+        let fitting = self.blocked.iter().filter(|(ask, _)| may_fit(ask));
+        let first = |ranks: &BTreeSet<Rank>| {
+            ranks.range((from, Bound::Unbounded)).find(|rank| may_help(rank.2)).copied()
+        };
+        fitting.filter_map(|(_, ranks)| first(ranks)).min()
+    }
+
+    /// Whether some class waits and has a grant that will soon run dry.
+    pub(crate) fn any_shallow(&self) -> bool {
+        !self.shallow.is_empty()
     }
 
     /// All classes with waiting tasks, in rank order.
     pub(crate) fn ranked(&self) -> impl Iterator<Item = Rank> {
-        let mut ready = self.ready.iter().peekable();
-        let mut blocked = self.blocked.iter().peekable();
-        std::iter::from_fn(move || match (ready.peek(), blocked.peek()) {
-            (Some(a), Some(b)) if a <= b => ready.next().copied(),
-            (_, Some(_)) => blocked.next().copied(),
-            (_, None) => ready.next().copied(),
+        let mut heads: BTreeSet<(Rank, Option<&Resources>)> = BTreeSet::new();
+        heads.extend(self.ready.first().map(|rank| (*rank, None)));
+        let blocked = self.blocked.iter();
+        heads.extend(blocked.filter_map(|(ask, ranks)| Some((*ranks.first()?, Some(ask)))));
+        std::iter::from_fn(move || {
+            let (rank, ask) = heads.pop_first()?;
+            let ranks = ask.map_or(Some(&self.ready), |ask| self.blocked.get(ask));
+            let after = (Bound::Excluded(rank), Bound::Unbounded);
+            let next = ranks.and_then(|ranks| ranks.range(after).next());
+            heads.extend(next.map(|next| (*next, ask)));
+            Some(rank)
         })
     }
 }
