@@ -1,0 +1,240 @@
+//! One agent link, from hello to goodbye, over any WebSocket.
+
+use std::time::Duration;
+
+use axum::extract::ws::WebSocket;
+use bytes::Bytes;
+use futures_util::{Sink, SinkExt as _, Stream, StreamExt as _};
+use mesh_api::LINK_PROTOCOL;
+use mesh_api::agent::{FromAgent, Heartbeat, Hello, ToAgent};
+use mesh_api::convert::{agent_facts, held, nodes, reported};
+use mesh_api::problem::Problem;
+use mesh_core::model::id::ClusterName;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::blobs::BlobDesk;
+use super::{FRAME_BYTES_MAX, next_id};
+use crate::clients::upgrade;
+use crate::driver::ask::{AgentSaid, Ask, LinkAsk, LinkId};
+use crate::handle::Handle;
+use crate::outbox::{Inbox, Outbox, outbox};
+
+/// How long an agent may take to say hello.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// How long one frame may take to be written before the agent counts as gone.
+const WRITE_WITHIN: Duration = Duration::from_secs(60);
+/// How long a link may take to be closed.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
+
+/// What either kind of WebSocket carries.
+#[derive(Debug)]
+pub(super) enum Wire {
+    /// A frame.
+    Frame(Bytes),
+    /// Something that carries no frame, but shows that the peer is there.
+    Other,
+    /// The peer says goodbye.
+    Closed,
+}
+
+/// Serves the link of an agent that dialled. `claim` is the cluster that its token stands for;
+/// nothing for a token that stands for all of them.
+pub async fn serve(socket: WebSocket, handle: Handle, claim: Option<ClusterName>) {
+    use axum::extract::ws::Message;
+
+    let (sink, stream) = socket.split();
+    let stream = stream.map(|message| match message {
+        Ok(Message::Binary(bytes)) => Wire::Frame(bytes),
+        Ok(Message::Text(_) | Message::Ping(_) | Message::Pong(_)) => Wire::Other,
+        Ok(Message::Close(_)) | Err(_) => Wire::Closed,
+    });
+    let sink = sink.with(|bytes: Bytes| async { Ok::<_, axum::Error>(Message::Binary(bytes)) });
+    drop(run(Box::pin(sink), stream, handle, claim).await); // logged where it happened
+}
+
+/// Runs a link until it ends; the refusal when there never was one.
+pub(super) async fn run(
+    mut sink: impl Sink<Bytes> + Unpin + Send + 'static,
+    mut stream: impl Stream<Item = Wire> + Unpin,
+    handle: Handle,
+    claim: Option<ClusterName>,
+) -> Result<(), Problem> {
+    let (to_agent, inbox) = outbox(FRAME_BYTES_MAX);
+    let link = next_id();
+    let cluster = match greet(&mut stream, &handle, claim, link, &to_agent).await {
+        Ok(cluster) => cluster,
+        Err(problem) => {
+            tracing::warn!(code = %problem.code, message = %problem.message, "agent refused");
+            write(&mut sink, &ToAgent::Refused(problem.clone())).await;
+            drop(timeout(GOODBYE_WITHIN, sink.close()).await);
+            return Err(problem);
+        }
+    };
+    tracing::info!(%cluster, link, "agent linked");
+    let heartbeat = handle.shared.heartbeat;
+    let mut writer = tokio::spawn(write_all(sink, inbox, heartbeat));
+    let desk = BlobDesk::new(handle.blobs().clone(), to_agent.clone());
+    let mut reader = Reader { handle: handle.clone(), cluster: cluster.clone(), link, to_agent, desk };
+    let why = tokio::select! {
+        why = reader.run(&mut stream, heartbeat * 4) => why,
+        _ = &mut writer => "it could not be written to, or was replaced",
+    };
+    tracing::info!(%cluster, link, why, "agent unlinked");
+    reader.to_agent.close();
+    drop(timeout(GOODBYE_WITHIN, &mut writer).await);
+    writer.abort();
+    let gone = Ask::Agent { link, cluster, said: AgentSaid::Gone };
+    drop(handle.send(0, gone).await); // or the driver is gone, which is as well
+    Ok(())
+}
+
+/// Hears the hello and asks the driver; the welcome is the first frame in the queue then.
+async fn greet(
+    stream: &mut (impl Stream<Item = Wire> + Unpin),
+    handle: &Handle,
+    claim: Option<ClusterName>,
+    link: LinkId,
+    outbox: &Outbox<ToAgent>,
+) -> Result<ClusterName, Problem> {
+    let Ok(Some(Wire::Frame(bytes))) = timeout(HELLO_WITHIN, stream.next()).await else {
+        return Err(bad_frame("the first frame must be a hello, within ten seconds"));
+    };
+    let FromAgent::Hello(hello) = decode(&bytes)? else {
+        return Err(bad_frame("the first frame must be a hello"));
+    };
+    if hello.protocol != LINK_PROTOCOL {
+        return Err(upgrade("agent", &hello.version, hello.protocol));
+    }
+    let cluster = named(&hello)?;
+    if let Some(claim) = claim.filter(|claim| *claim != cluster) {
+        return Err(Problem::new(
+            "FORBIDDEN",
+            format!("the token is for cluster {claim}, the agent serves cluster {cluster}"),
+            format!("make a token with `schedulemesh cluster token {cluster}`"),
+        ));
+    }
+    let facts = agent_facts(&hello)?;
+    let held = held(&hello.held);
+    let nodes = nodes(hello.nodes)?;
+    let outbox = outbox.clone();
+    let linked = cluster.clone();
+    handle
+        .ask(0, |reply| {
+            Ask::Link(Box::new(LinkAsk { link, cluster: linked, facts, held, nodes, outbox, reply }))
+        })
+        .await?;
+    Ok(cluster)
+}
+
+fn named(hello: &Hello) -> Result<ClusterName, Problem> {
+    hello.cluster.parse().map_err(|error| {
+        bad_frame(&format!("{:?} is not the name of a cluster: it {error}", hello.cluster))
+    })
+}
+
+pub(super) fn bad_frame(what: &str) -> Problem {
+    Problem::new("INVALID", what, "use the agent of this server's version")
+}
+
+fn decode(bytes: &[u8]) -> Result<FromAgent, Problem> {
+    mesh_api::decode(bytes).map_err(|error| bad_frame(&format!("a frame can't be read: {error}")))
+}
+
+struct Reader {
+    handle: Handle,
+    cluster: ClusterName,
+    link: LinkId,
+    to_agent: Outbox<ToAgent>,
+    desk: BlobDesk,
+}
+
+impl Reader {
+    /// Reads until the agent is gone or silent for too long, and says why.
+    async fn run(
+        &mut self,
+        stream: &mut (impl Stream<Item = Wire> + Unpin),
+        silence: Duration,
+    ) -> &'static str {
+        loop {
+            let bytes = match timeout(silence, stream.next()).await {
+                Ok(Some(Wire::Frame(bytes))) => bytes,
+                Ok(Some(Wire::Other)) => continue,
+                Ok(Some(Wire::Closed) | None) => return "it closed the link",
+                Err(_elapsed) => return "it fell silent",
+            };
+            let heard = match decode(&bytes) {
+                Ok(frame) => self.hear(frame, bytes.len()).await,
+                Err(problem) => Err(problem),
+            };
+            if let Err(problem) = heard {
+                tracing::warn!(cluster = %self.cluster, code = %problem.code,
+                    message = %problem.message, details = ?problem.details, "agent misspoke");
+                self.to_agent.push(ToAgent::Refused(problem), 256);
+                return "it was not understood";
+            }
+        }
+    }
+
+    async fn hear(&mut self, frame: FromAgent, bytes: usize) -> Result<(), Problem> {
+        match frame {
+            FromAgent::Hello(_) => Err(bad_frame("a second hello")),
+            FromAgent::Heartbeat(_) => Ok(()),
+            FromAgent::Report(frame) => {
+                let items = frame.items.into_iter().map(reported).collect::<Result<_, _>>()?;
+                self.say(AgentSaid::Reports { seq: frame.seq, items }, bytes).await
+            }
+            FromAgent::Nodes(wire) => self.say(AgentSaid::Nodes(nodes(wire)?), 0).await,
+            FromAgent::Answer(answer) => {
+                self.handle.shared.agents.answer(&self.cluster, answer);
+                Ok(())
+            }
+            FromAgent::Pull(pull) => {
+                self.desk.pull(&pull).await;
+                Ok(())
+            }
+            FromAgent::Push(push) => self.desk.push(push).await,
+        }
+    }
+
+    async fn say(&self, said: AgentSaid, bytes: usize) -> Result<(), Problem> {
+        let cluster = self.cluster.clone();
+        self.handle.send(bytes, Ask::Agent { link: self.link, cluster, said }).await
+    }
+}
+
+/// Writes what the driver queues, and a heartbeat when it queues nothing for a while.
+async fn write_all(
+    mut sink: impl Sink<Bytes> + Unpin,
+    mut inbox: Inbox<ToAgent>,
+    heartbeat: Duration,
+) {
+    let mut beat = interval(heartbeat);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beat.tick().await; // the first one comes at once, and before the welcome there is nothing to say
+    let mut alive = true;
+    while alive {
+        alive = tokio::select! {
+            biased;
+            frame = inbox.next() => match frame {
+                Some(frame) => {
+                    let last = matches!(frame, ToAgent::Refused(_));
+                    write(&mut sink, &frame).await && !last
+                }
+                None => false,
+            },
+            _ = beat.tick() => write(&mut sink, &ToAgent::Heartbeat(Heartbeat::default())).await,
+        };
+    }
+    // The peer may be gone already; then there is nobody to say goodbye to.
+    drop(timeout(GOODBYE_WITHIN, sink.close()).await);
+}
+
+async fn write(sink: &mut (impl Sink<Bytes> + Unpin), frame: &ToAgent) -> bool {
+    match mesh_api::encode(frame) {
+        Ok(bytes) => matches!(timeout(WRITE_WITHIN, sink.send(bytes.into())).await, Ok(Ok(()))),
+        Err(error) => {
+            tracing::error!(%error, "frame not encoded");
+            false
+        }
+    }
+}

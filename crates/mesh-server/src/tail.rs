@@ -1,0 +1,134 @@
+//! The end of the journal, kept in memory for those who follow it, and the way to join it: old
+//! events from the store first, then those that come, without a gap.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mesh_api::problem::Problem;
+use mesh_store::{Entry, Seq};
+use tokio::sync::watch;
+
+use crate::driver::ask::Ask;
+use crate::handle::{Handle, stopped};
+
+/// Most events that are kept in memory.
+const EVENTS_MAX: usize = 20_000;
+
+/// The newest entries of the journal.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    kept: Mutex<Kept>,
+    last: watch::Sender<Seq>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    entries: VecDeque<Arc<Entry>>,
+    events: usize,
+    trouble: Option<Problem>,
+}
+
+impl Tail {
+    /// A tail whose last durable event is this one.
+    pub(crate) fn new(last: Seq) -> Self {
+        Self { kept: Mutex::default(), last: watch::Sender::new(last) }
+    }
+
+    /// Shows an entry that is durable.
+    pub(crate) fn push(&self, entry: Entry) {
+        let last = entry.last();
+        let mut kept = self.lock();
+        kept.events += entry.events.len();
+        kept.entries.push_back(Arc::new(entry));
+        while kept.events > EVENTS_MAX {
+            let Some(oldest) = kept.entries.pop_front() else { break };
+            kept.events -= oldest.events.len();
+        }
+        drop(kept);
+        self.last.send_replace(last);
+    }
+
+    /// The number of the last durable event.
+    pub(crate) fn last(&self) -> Seq {
+        *self.last.borrow()
+    }
+
+    /// Why nothing can be changed at the moment.
+    pub(crate) fn trouble(&self) -> Option<Problem> {
+        self.lock().trouble.clone()
+    }
+
+    /// Says why nothing can be changed at the moment.
+    pub(crate) fn set_trouble(&self, trouble: Option<Problem>) {
+        self.lock().trouble = trouble;
+    }
+
+    /// The entry that holds the event after `after`; `None` when it is too old to be here.
+    fn entry_after(&self, after: Seq) -> Option<Arc<Entry>> {
+        let kept = self.lock();
+        let index = kept.entries.partition_point(|entry| entry.last() <= after);
+        kept.entries.get(index).filter(|entry| entry.first <= after + 1).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The events after a number, for as long as one likes.
+#[derive(Debug)]
+pub struct EventStream {
+    handle: Handle,
+    last: watch::Receiver<Seq>,
+    after: Seq,
+    old: VecDeque<Entry>,
+}
+
+impl EventStream {
+    /// Follows the journal from the event after `after`.
+    pub(crate) async fn open(handle: Handle, after: Seq) -> Result<Self, Problem> {
+        let last = handle.shared.tail.last.subscribe();
+        let mut stream = Self { handle, last, after, old: VecDeque::new() };
+        if after < stream.handle.shared.tail.last() {
+            stream.load().await?; // so that a cursor that is too old is refused at once
+        }
+        Ok(stream)
+    }
+
+    /// The next events, as they were committed together; waits for them. Cancelling loses nothing.
+    pub async fn next(&mut self) -> Result<Arc<Entry>, Problem> {
+        loop {
+            if let Some(entry) = self.old.pop_front() {
+                return Ok(self.advance(Arc::new(entry)));
+            }
+            let last = *self.last.borrow_and_update();
+            if self.after < last {
+                match self.handle.shared.tail.entry_after(self.after) {
+                    Some(entry) => return Ok(self.advance(entry)),
+                    None => self.load().await?,
+                }
+            } else {
+                self.last.changed().await.map_err(|_closed| stopped())?;
+            }
+        }
+    }
+
+    /// Passes on what of an entry is new.
+    fn advance(&mut self, entry: Arc<Entry>) -> Arc<Entry> {
+        let seen = usize::try_from((self.after + 1).saturating_sub(entry.first)).unwrap_or(0);
+        let first = entry.first.max(self.after + 1);
+        self.after = entry.last();
+        if seen == 0 {
+            return entry;
+        }
+        let events = entry.events.iter().skip(seen).cloned().collect();
+        Arc::new(Entry { first, at: entry.at, events })
+    }
+
+    async fn load(&mut self) -> Result<(), Problem> {
+        let after = self.after;
+        let entries = self.handle.ask(0, |reply| Ask::Replay { after, reply }).await?;
+        self.old.extend(entries);
+        Ok(())
+    }
+}
