@@ -25,7 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::config::HostPort;
+use crate::config::{Config, HostPort};
 
 /// How long a client may take, and how many there may be.
 #[derive(Clone, Copy, Debug)]
@@ -60,15 +60,57 @@ impl Default for Bounds {
     }
 }
 
+/// A socket that is bound, and what it speaks.
+pub struct Bound {
+    /// Where connections come in.
+    pub listener: TcpListener,
+    /// What protects them.
+    pub tls: Option<TlsAcceptor>,
+    /// Where to reach it from this machine.
+    pub url: String,
+}
+
+impl std::fmt::Debug for Bound {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Bound").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl Bound {
+    /// Binds where the configuration says.
+    pub async fn open(config: &Config) -> Result<Self, Problem> {
+        let tls = config.tls.as_ref().map(|(cert, key)| crate::tls::acceptor(cert, key));
+        let tls = tls.transpose()?;
+        let listener = bind(&config.listen, tls.is_some() || config.insecure_bind).await?;
+        let address = listener.local_addr().map_err(|error| unusable(&config.listen, &error))?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        // A certificate is for a name; a plain number is enough otherwise.
+        let named = tls.is_some() && !address.ip().is_unspecified();
+        let host = match address {
+            _ if named => HostPort { host: config.listen.host.clone(), port: address.port() },
+            SocketAddr::V4(v4) if v4.ip().is_unspecified() => {
+                HostPort { host: "127.0.0.1".to_owned(), port: v4.port() }
+            }
+            SocketAddr::V6(v6) if v6.ip().is_unspecified() => {
+                HostPort { host: "::1".to_owned(), port: v6.port() }
+            }
+            _ => HostPort { host: address.ip().to_string(), port: address.port() },
+        };
+        Ok(Self { listener, tls, url: format!("{scheme}://{host}") })
+    }
+}
+
+fn unusable(listen: &HostPort, error: &std::io::Error) -> Problem {
+    Problem::new(
+        "CANNOT_LISTEN",
+        format!("can't listen on {listen}: {error}"),
+        "choose another address with --listen, such as 127.0.0.1:0 for a free port",
+    )
+}
+
 /// Binds where the configuration says, and nowhere that would put the API on a network in the clear.
 pub async fn bind(listen: &HostPort, protected: bool) -> Result<TcpListener, Problem> {
-    let unusable = |error: std::io::Error| {
-        Problem::new(
-            "CANNOT_LISTEN",
-            format!("can't listen on {listen}: {error}"),
-            "choose another address with --listen, such as 127.0.0.1:0 for a free port",
-        )
-    };
+    let unusable = |error: std::io::Error| unusable(listen, &error);
     let found = tokio::net::lookup_host((listen.host.as_str(), listen.port)).await;
     let addresses: Vec<SocketAddr> = found.map_err(unusable)?.collect();
     if let Some(open) = addresses.iter().find(|address| !address.ip().is_loopback())
@@ -84,13 +126,8 @@ pub async fn bind(listen: &HostPort, protected: bool) -> Result<TcpListener, Pro
 }
 
 /// Serves connections until `closing`, then lets open requests end, for a while.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    tls: Option<TlsAcceptor>,
-    bounds: Bounds,
-    closing: CancellationToken,
-) {
+pub async fn serve(bound: Bound, router: Router, bounds: Bounds, closing: CancellationToken) {
+    let Bound { listener, tls, url: _ } = bound;
     let door = Door {
         router,
         tls,

@@ -44,6 +44,13 @@ impl Tokens {
         format!("sma_{}_{}", escape(cluster.as_str()), mac.to_hex())
     }
 
+    /// A few characters that stand for this server and a cluster, for names of things that other
+    /// servers must not take for theirs.
+    pub fn mark(&self, cluster: &ClusterName) -> String {
+        let mac = blake3::keyed_hash(&self.agents, format!("mark {cluster}").as_bytes());
+        mac.to_hex().chars().take(8).collect()
+    }
+
     /// Who holds this token; `None` for nobody. Takes the same time for every wrong token of one form.
     pub fn who(&self, token: &str) -> Option<Claim> {
         let Some(rest) = token.strip_prefix("sma_") else {

@@ -1,8 +1,20 @@
 //! The ScheduleMesh control plane: HTTP, links, clock, configuration and the task that owns the state.
 
 pub mod accept;
+pub mod agents;
 pub mod auth;
+pub mod blobs;
+mod bootstrap;
+pub mod clients;
+pub mod clock;
 pub mod config;
+pub mod driver;
+pub mod handle;
 pub mod hosts;
+pub mod http;
+pub mod metrics;
+mod outbox;
+pub mod secret;
 pub mod state_dir;
+pub mod tail;
 pub mod tls;

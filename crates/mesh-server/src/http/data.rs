@@ -1,0 +1,142 @@
+//! Routes that carry bytes: results, blobs, code.
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt as _, stream};
+use mesh_api::convert;
+use mesh_api::http_client::OUTCOME_HEADER;
+use mesh_api::problem::Problem;
+use mesh_api::v1::BlobView;
+use mesh_core::Mesh;
+use mesh_core::model::id::TaskId;
+use mesh_core::model::task::{BlobId, Data, Phase};
+use mesh_store::Side;
+
+use super::App;
+use super::failure::{Answer, Name, whole};
+use super::tasks::Wanted;
+use super::view;
+
+/// Bytes that are read from a blob at a time: all that one download keeps in memory.
+const PIECE: usize = 256 << 10;
+
+/// What a task returned, as the bytes that its worker wrote: the pickle of its value, or, for a
+/// failed task, a MessagePack record of the failure. The outcome is in a header.
+#[utoipa::path(
+    get, path = "/v1/tasks/{id}/result", tag = "tasks", params(("id" = String, Path)),
+    responses((status = 200, description = "The bytes", body = [u8],
+               content_type = "application/octet-stream",
+               headers(("x-schedulemesh-outcome" = String,
+                        description = "`succeeded`, `failed` or `cancelled`"))),
+              (status = "default", description = "What is wrong", body = Problem))
+)]
+pub(crate) async fn result(State(app): State<App>, Name(id): Name) -> Answer<Response> {
+    let wanted = Wanted::read(&id)?;
+    let (task, outcome, data) = app.handle.read(move |mesh, _now| ended(mesh, &wanted)).await??;
+    let mut response = match data {
+        Data::None => octets(Body::empty(), 0),
+        Data::Inline(size) => match app.handle.data(task, Side::Result).await? {
+            Some(bytes) => octets(Body::from(bytes), u64::from(size)),
+            None => return Err(gone(task).into()),
+        },
+        Data::Blob(id, _size) => blob_body(&app, id).await?,
+    };
+    response.headers_mut().insert(OUTCOME_HEADER, HeaderValue::from_static(outcome));
+    Ok(response)
+}
+
+fn ended(mesh: &Mesh, wanted: &Wanted) -> Result<(TaskId, &'static str, Data), Problem> {
+    let task = wanted.find(mesh)?;
+    let word = view::phase_word(&task.phase);
+    match &task.phase {
+        Phase::Ended(end) => Ok((task.id, word, end.result)),
+        _ => Err(Problem::new(
+            "NOT_ENDED",
+            format!("task {} has not ended, it is {word}", task.id),
+            format!("wait for it with GET /v1/tasks/{}/wait", task.id),
+        )),
+    }
+}
+
+/// The record went between two looks at it.
+fn gone(task: TaskId) -> Problem {
+    (&mesh_core::Rejection::UnknownTask(task)).into()
+}
+
+/// Store bytes that are too many for a JSON body. They are kept for an hour, and then for as long
+/// as a task refers to them.
+#[utoipa::path(
+    put, path = "/v1/blobs", tag = "data",
+    request_body(content = [u8], content_type = "application/octet-stream"),
+    responses((status = 200, description = "Its id and size", body = BlobView),
+              (status = "default", description = "What is wrong", body = Problem))
+)]
+pub(crate) async fn put_blob(State(app): State<App>, request: Request) -> Answer<Json<BlobView>> {
+    let mut writer = app.handle.blobs().create().await?;
+    let mut pieces = request.into_body().into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| {
+            let message = format!("the upload broke after {} bytes: {error}", writer.size());
+            Problem::new("INVALID", message, "upload it again")
+        });
+        writer.write(&piece?).await?;
+    }
+    let (id, size) = writer.finish().await?;
+    Ok(Json(BlobView { id: convert::blob_text(id), size }))
+}
+
+/// The bytes of a blob.
+#[utoipa::path(
+    get, path = "/v1/blobs/{id}", tag = "data", params(("id" = String, Path)),
+    responses((status = 200, description = "The bytes", body = [u8],
+               content_type = "application/octet-stream"),
+              (status = "default", description = "What is wrong", body = Problem))
+)]
+pub(crate) async fn get_blob(State(app): State<App>, Name(id): Name) -> Answer<Response> {
+    Ok(blob_body(&app, convert::blob_id(&id)?).await?)
+}
+
+async fn blob_body(app: &App, id: BlobId) -> Result<Response, Problem> {
+    let reader = app.handle.blobs().read(id, 0).await?;
+    let size = reader.size();
+    let pieces = stream::try_unfold(reader, |mut reader| async move {
+        let piece = reader.next(PIECE).await?;
+        Ok::<Option<(Bytes, _)>, Problem>((!piece.is_empty()).then_some((piece, reader)))
+    });
+    Ok(octets(Body::from_stream(pieces), size))
+}
+
+fn octets(body: Body, size: u64) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
+        (header::CONTENT_LENGTH, HeaderValue::from(size)),
+    ];
+    (headers, body).into_response()
+}
+
+/// Store pickled code under the BLAKE3 digest of its bytes, before tasks refer to it.
+#[utoipa::path(
+    put, path = "/v1/code/{digest}", tag = "data",
+    params(("digest" = String, Path, description = "64 hexadecimal digits")),
+    request_body(content = [u8], content_type = "application/octet-stream"),
+    responses((status = 204, description = "It is stored"),
+              (status = "default", description = "What is wrong", body = Problem))
+)]
+pub(crate) async fn put_code(
+    State(app): State<App>,
+    Name(digest): Name,
+    request: Request,
+) -> Answer<StatusCode> {
+    let said = convert::digest(&digest)?;
+    let code = whole(request, &()).await?;
+    let found = convert::digest_of(&code);
+    if found != said {
+        let message = format!("the digest of the {} bytes is {found}, not {said}", code.len());
+        return Err(Problem::new("INVALID", message, "send the bytes whole and unchanged").into());
+    }
+    app.handle.put_code(vec![(said, code)]).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
