@@ -15,26 +15,28 @@ HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
 
 
 def documents() -> list[Path]:
-    """Lists the Markdown files that belong to the project, new ones included."""
+    """List the Markdown files that belong to the project, new ones included."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
-    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    listed = subprocess.run(  # noqa: S603 - no input of others is in it
+        command, cwd=ROOT, check=True, capture_output=True, text=True
+    )
     return [path for line in listed.stdout.splitlines() if (path := ROOT / line).exists()]
 
 
 def prose(path: Path) -> str:
-    """Reads a document without its code blocks."""
+    """Read a document without its code blocks."""
     return FENCE.sub("", path.read_text(encoding="utf-8"))
 
 
 @cache
 def anchors(path: Path) -> frozenset[str]:
-    """Lists the anchors of the headings of a document, as forges make them."""
+    """List the anchors of the headings of a document, as forges make them."""
     plain = (re.sub(r"[`*]", "", heading) for heading in HEADING.findall(prose(path)))
     return frozenset(re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in plain)
 
 
 def broken_links(path: Path) -> list[str]:
-    """Lists the links of one document that lead nowhere."""
+    """List the links of one document that lead nowhere."""
     broken = []
     for link in LINK.findall(prose(path)):
         if re.match(r"[a-z]+:", link):
@@ -49,7 +51,7 @@ def broken_links(path: Path) -> list[str]:
 
 
 def main() -> int:
-    """Reports every broken link and fails if there is one."""
+    """Report every broken link and fail if there is one."""
     paths = documents()
     broken = [problem for path in paths for problem in broken_links(path)]
     sys.stdout.writelines(f"{problem}\n" for problem in broken)
