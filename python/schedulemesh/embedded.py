@@ -1,0 +1,82 @@
+"""A control plane inside this process, and the local Ray agent that goes with it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from schedulemesh._native import EmbeddedServer
+from schedulemesh.client import Client
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOCAL_CLUSTER = "local"
+"""What the cluster of an embedded control plane is called when nobody named another."""
+
+_STOP_TIMEOUT_S = 15.0
+
+
+def start(state_dir: Path, *, with_local_cluster: bool) -> Client:
+    """Start a control plane in this process and connect to it. Closing the client ends it.
+
+    Args:
+        state_dir: Where it keeps its state.
+        with_local_cluster: Whether to start an agent for a local Ray cluster when it knows none.
+    """
+    server = EmbeddedServer.start(str(state_dir))
+    cleanup = contextlib.ExitStack()
+    cleanup.callback(server.shutdown)
+    try:
+        client = Client(server.url, server.token, on_close=cleanup.close)
+    except BaseException:
+        cleanup.close()
+        raise
+    try:
+        names = [view["spec"]["name"] for view in client.clusters()]
+        if with_local_cluster and (not names or names == [LOCAL_CLUSTER]):
+            client.add_cluster(LOCAL_CLUSTER)
+            agent = start_agent(client, LOCAL_CLUSTER, os.environ.get("RAY_ADDRESS"))
+            cleanup.callback(stop_agent, agent)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def start_agent(
+    client: Client, cluster: str, ray_address: str | None = None
+) -> subprocess.Popen[bytes]:
+    """Start an agent as a child of this process.
+
+    Args:
+        client: The control plane that it serves.
+        cluster: The cluster, which must be registered.
+        ray_address: Where Ray is; a Ray that runs on this machine, or else a new local one, when
+            nothing is said.
+    """
+    answer = client.request("POST", f"/v1/clusters/{cluster}/token")
+    command = [sys.executable, "-m", "schedulemesh.agent", "--server", client.url]
+    command += ["--cluster", cluster, "--ray-address", ray_address or "auto"]
+    environment = {**os.environ, "SCHEDULEMESH_TOKEN": answer["token"]}
+    # Ctrl-C is for this process: it decides when the agent ends.
+    return subprocess.Popen(  # noqa: S603 - our own module
+        command, env=environment, start_new_session=True, stdin=subprocess.DEVNULL
+    )
+
+
+def stop_agent(agent: subprocess.Popen[bytes]) -> None:
+    """End an agent, by force if it takes too long.
+
+    Args:
+        agent: The child.
+    """
+    agent.terminate()
+    try:
+        agent.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        agent.kill()
+        agent.wait()
