@@ -33,6 +33,12 @@ const CORES: u32 = 8;
 const TURNS: usize = 20_000;
 
 fn main() {
+    // One size alone, for a profiler: `core 10000 1000 4`.
+    let own: Vec<u64> = std::env::args().filter_map(|word| word.parse().ok()).collect();
+    if let [nodes, queued, shapes] = own.as_slice() {
+        let (nodes, shapes) = (u32::try_from(*nodes).unwrap(), u16::try_from(*shapes).unwrap());
+        return measure(nodes, *queued, shapes);
+    }
     for (nodes, queued, shapes) in [
         (10, 1_000, 4),
         (10, 100_000, 4),

@@ -21,13 +21,13 @@ impl Mesh {
             Event::ClusterAdded(id, name, spec) => self.add(*id, name, spec),
             Event::ClusterChanged(id, spec) => self.change(*id, spec),
             Event::ClusterDrained(id, on) => {
-                self.with_cluster(*id, |cluster| cluster.draining = *on);
+                self.with_health(*id, |cluster| cluster.draining = *on);
             }
             Event::ClusterRemoved(id) => self.remove_cluster_state(*id),
             Event::ClusterLinked(id, agent) => {
                 self.forget_loss(*id);
                 self.hints.fleet += 1;
-                self.with_cluster(*id, |cluster| {
+                self.with_health(*id, |cluster| {
                     cluster.link = Link::Up { since: at };
                     cluster.agent = Some((**agent).clone());
                 });
@@ -35,7 +35,7 @@ impl Mesh {
             Event::ClusterSuspected(id) => self.suspect(*id, at),
             Event::ClusterLost(id) => {
                 self.forget_loss(*id);
-                self.with_cluster(*id, |cluster| cluster.link = Link::Lost { since: at });
+                self.with_health(*id, |cluster| cluster.link = Link::Lost { since: at });
             }
             Event::NodesSeen(id, nodes) => self.see(*id, nodes),
             Event::BreakerOpened(id, until) => self.open_breaker(*id, *until),
@@ -63,7 +63,11 @@ impl Mesh {
             Event::Assigned(lease, tasks) => self.assign(*lease, tasks),
             Event::Released(lease) => self.release(*lease),
             Event::Started(task) => self.start_task(*task, at),
-            Event::Returned(task) | Event::Requeued(task) => self.requeue(*task),
+            Event::Returned(task) => {
+                self.slow_down(*task);
+                self.requeue(*task);
+            }
+            Event::Requeued(task) => self.requeue(*task),
             Event::StopAsked(task, why) => self.ask_stop(*task, *why),
             Event::Retried { task, failure, until } => self.delay(*task, failure, *until),
             Event::Ended { task, outcome, result, ran } => {
@@ -87,6 +91,13 @@ impl Mesh {
             change(cluster);
             self.hints.freed.insert(id);
         }
+    }
+
+    /// Changes whether a cluster takes work. That may help tasks elsewhere too: those that preferred
+    /// it, and those whose last choice is another while they can hope for this one.
+    fn with_health(&mut self, id: ClusterId, change: impl FnOnce(&mut ClusterState)) {
+        self.with_cluster(id, change);
+        self.hints.freed.extend(self.clusters.keys());
     }
 
     fn add(&mut self, id: ClusterId, name: &ClusterName, spec: &ClusterSpec) {
@@ -121,14 +132,13 @@ impl Mesh {
         if let Some(cluster) = self.clusters.remove(&id) {
             self.cluster_ids.remove(&cluster.name);
         }
-        // A class that avoided another cluster while it could hope for this one looks again.
-        self.hints.freed.insert(id);
+        self.hints.freed.extend(self.clusters.keys());
         self.hints.fleet += 1;
     }
 
     fn suspect(&mut self, id: ClusterId, at: Timestamp) {
         self.forget_loss(id);
-        self.with_cluster(id, |cluster| cluster.link = Link::Suspect { since: at });
+        self.with_health(id, |cluster| cluster.link = Link::Suspect { since: at });
         if let Some(cluster) = self.clusters.get(&id) {
             let due = at.after(cluster.spec.lost_after);
             self.timers.insert((due, Timer::Lost(id)));
@@ -153,12 +163,12 @@ impl Mesh {
     fn open_breaker(&mut self, id: ClusterId, until: Timestamp) {
         self.timers.retain(|(_, timer)| *timer != Timer::Breaker(id));
         self.timers.insert((until, Timer::Breaker(id)));
-        self.with_cluster(id, |cluster| cluster.breaker = Breaker::Open { until });
+        self.with_health(id, |cluster| cluster.breaker = Breaker::Open { until });
     }
 
     fn half_open_breaker(&mut self, id: ClusterId) {
         self.timers.retain(|(_, timer)| *timer != Timer::Breaker(id));
-        self.with_cluster(id, |cluster| cluster.breaker = Breaker::HalfOpen);
+        self.with_health(id, |cluster| cluster.breaker = Breaker::HalfOpen);
     }
 
     pub(super) fn define(&mut self, id: SpecId, spec: &Arc<TaskSpec>) {
@@ -406,6 +416,20 @@ impl Mesh {
                 self.hints.freed.insert(cluster.id);
             }
         }
+    }
+
+    /// A task was handed back, so the one at the front of its grant takes longer than expected:
+    /// nothing is handed out behind that until it ends.
+    fn slow_down(&mut self, id: TaskId) {
+        let lookahead = self.limits.lookahead;
+        let Some(lease) = self.tasks.get(id).and_then(|task| task.phase.lease()) else { return };
+        self.change_lease(lease, |lease| {
+            if let Some((_, front)) = lease.tasks.iter_mut().find(|(task, _)| **task != id) {
+                let others = lease.expected.minus_or_zero(*front);
+                *front = lookahead.max(*front);
+                lease.expected = others.plus(*front);
+            }
+        });
     }
 
     fn requeue(&mut self, id: TaskId) {

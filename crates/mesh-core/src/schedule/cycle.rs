@@ -181,10 +181,9 @@ impl Mesh {
     /// Whether a request could fit where something was freed: never wrongly no.
     fn may_fit(&self, ask: &Resources, freed: &BTreeSet<ClusterId>) -> bool {
         freed.iter().any(|id| {
-            // A cluster that is gone changed what others may hope for.
             self.clusters
                 .get(id)
-                .is_none_or(|cluster| cluster.groups.iter().any(|group| group.room.may_fit(ask)))
+                .is_some_and(|cluster| cluster.groups.iter().any(|group| group.room.may_fit(ask)))
         })
     }
 
