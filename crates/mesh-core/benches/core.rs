@@ -11,7 +11,7 @@
     clippy::as_conversions,
     clippy::cast_precision_loss,
     clippy::disallowed_methods,
-    clippy::missing_docs_in_private_items,
+    clippy::indexing_slicing,
     reason = "a benchmark measures time, prints, and stops when something is wrong"
 )]
 
@@ -69,7 +69,7 @@ fn measure(nodes: u32, queued: u64, shapes: u16) {
     let resident = resident_bytes();
     for _ in 0..queued {
         wheel.submit();
-        if wheel.submitted % 1_000 == 0 {
+        if wheel.submitted.is_multiple_of(1_000) {
             wheel.schedule();
         }
     }
@@ -86,14 +86,14 @@ fn measure(nodes: u32, queued: u64, shapes: u16) {
     }
     let per_second = TURNS as f64 / begun.elapsed().as_secs_f64();
     times.sort_unstable();
-    let at = |share: f64| times.get((times.len() as f64 * share) as usize).unwrap();
+    let at = |percent: usize| times[times.len() * percent / 100];
     wheel.mesh.check().expect("the invariants hold");
     println!(
         "{{\"nodes\": {nodes}, \"queued\": {queued}, \"shapes\": {shapes}, \
          \"turns_per_s\": {per_second:.0}, \"end_and_place_p50_ns\": {}, \
          \"end_and_place_p99_ns\": {}, \"bytes_per_queued_task\": {per_task:.0}}}",
-        at(0.5),
-        at(0.99)
+        at(50),
+        at(99)
     );
 }
 
@@ -104,7 +104,7 @@ impl Wheel {
         let mut mesh = Mesh::new(limits);
         for cluster in 0..CLUSTERS.min(nodes) {
             let name = format!("c{cluster}").parse().unwrap();
-            run(&mut mesh, now, &Command::AddCluster(name, Box::new(ClusterSpec::default())));
+            run(&mut mesh, now, &Command::AddCluster(name, Box::<ClusterSpec>::default()));
             let name = format!("c{cluster}").parse().unwrap();
             let agent = Box::new(agent());
             run(&mut mesh, now, &Command::Link { cluster: name, agent, held: Vec::new() });
@@ -120,7 +120,7 @@ impl Wheel {
     fn submit(&mut self) {
         self.submitted += 1;
         let index = usize::try_from(self.submitted).unwrap() % self.specs.len();
-        let spec = Arc::clone(self.specs.get(index).unwrap());
+        let spec = Arc::clone(&self.specs[index]);
         let key = Key::Uuid(u128::from(self.submitted));
         let payload = Data::Inline(256);
         let command =

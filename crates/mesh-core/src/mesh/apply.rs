@@ -408,9 +408,9 @@ impl Mesh {
         if let Some(cluster) = cluster.and_then(|id| self.clusters.get_mut(&id)) {
             let before = cluster.breaker.clone();
             if well {
-                cluster.start_succeeded(id)
+                cluster.start_succeeded(id);
             } else {
-                cluster.start_failed()
+                cluster.start_failed();
             }
             if before != cluster.breaker {
                 self.hints.freed.insert(cluster.id);

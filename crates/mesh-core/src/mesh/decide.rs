@@ -248,7 +248,7 @@ impl Mesh {
         events: &mut Vec<Event>,
     ) {
         if let Phase::Stopping { why, .. } = &task.phase {
-            let outcome = Mesh::stopped(*why);
+            let outcome = Self::stopped(*why);
             return self.end(task, outcome, Data::None, Span::ZERO, events);
         }
         let Some(retry) = self.retry_at(now, task, failure.cause) else {

@@ -147,15 +147,14 @@ impl Mesh {
             Seen::Finished { ran, result } => {
                 self.end(task, Outcome::Succeeded, *result, *ran, events);
             }
-            Seen::Stopped { ran } => match &task.phase {
-                Phase::Stopping { why, .. } => {
+            Seen::Stopped { ran } => {
+                if let Phase::Stopping { why, .. } = &task.phase {
                     self.end(task, Self::stopped(*why), Data::None, *ran, events);
-                }
-                _ => {
+                } else {
                     let failure = Failure::new(Cause::ClusterLost, "its agent stopped it");
                     self.lose(now, task, &failure, events);
                 }
-            },
+            }
             Seen::Failed { ran, failure, details } => {
                 self.fail(now, (id, task), failure, (*details, *ran), events);
             }

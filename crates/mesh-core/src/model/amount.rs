@@ -175,13 +175,11 @@ impl Resources {
 
     /// Takes `ask` out of this, or reports what is missing and changes nothing.
     pub fn take(&mut self, ask: &Self) -> Result<(), Shortfall> {
-        match self.shortfall(ask) {
-            Some(short) => Err(short),
-            None => {
-                *self = self.minus_or_zero(ask);
-                Ok(())
-            }
+        if let Some(short) = self.shortfall(ask) {
+            return Err(short);
         }
+        *self = self.minus_or_zero(ask);
+        Ok(())
     }
 
     /// Puts `amounts` in.

@@ -76,15 +76,15 @@ fn closest<'a>(
         node.alive && labels.is_some_and(|l| shape.affinity.labels.iter().all(|rule| rule.holds(l)))
     };
     let ask = &shape.resources;
-    let share = |missing: Amount, asked: Amount| {
+    let part = |missing: Amount, asked: Amount| {
         if asked.is_zero() { 0.0 } else { missing.units() / asked.units() }
     };
     let lack = |node: &NodeState| {
         let missing = ask.minus_or_zero(has(node));
-        let custom = ask.custom.iter().map(|(name, asked)| share(missing.custom(name), *asked));
-        share(missing.cpu, ask.cpu)
-            + share(missing.gpu, ask.gpu)
-            + share(missing.memory, ask.memory)
+        let custom = ask.custom.iter().map(|(name, asked)| part(missing.custom(name), *asked));
+        part(missing.cpu, ask.cpu)
+            + part(missing.gpu, ask.gpu)
+            + part(missing.memory, ask.memory)
             + custom.sum::<f64>()
     };
     let nodes = cluster.nodes.iter().filter(matches);
@@ -280,8 +280,8 @@ impl Mesh {
                 .node(id)
                 .is_some_and(|node| node.alive && node.leases < most && node.free().covers(ask))
         };
-        let groups = site.groups.iter().filter_map(|group| cluster.groups.get(*group));
-        groups.filter_map(|group| group.room.find(ask, &mut fits)).next()
+        let mut groups = site.groups.iter().filter_map(|group| cluster.groups.get(*group));
+        groups.find_map(|group| group.room.find(ask, &mut fits))
     }
 
     /// What a cluster says about a shape, with the numbers.

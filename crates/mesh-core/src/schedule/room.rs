@@ -139,7 +139,7 @@ mod tests {
             for (cpu, gpu) in asks {
                 let ask = resources(cpu, gpu);
                 let scan = free.iter().position(|(c, g)| resources(*c, *g).covers(&ask));
-                let found = room.find(&ask, &mut |_| true).map(|node| node.0 as usize);
+                let found = room.find(&ask, &mut |_| true).map(|node| usize::try_from(node.0).unwrap());
                 prop_assert_eq!(found, scan);
                 prop_assert!(scan.is_none() || room.may_fit(&ask));
             }

@@ -193,9 +193,12 @@ fn each_task_ends_once(journal: &[Event]) -> Result<(), String> {
     for event in journal {
         let touched: Vec<TaskId> = match event {
             Event::Assigned(_, tasks) => tasks.clone(),
-            Event::Started(task) | Event::Returned(task) | Event::Requeued(task) => vec![*task],
-            Event::StopAsked(task, _) | Event::Retried { task, .. } => vec![*task],
-            Event::Ended { task, .. } => vec![*task],
+            Event::Started(task)
+            | Event::Returned(task)
+            | Event::Requeued(task)
+            | Event::StopAsked(task, _)
+            | Event::Retried { task, .. }
+            | Event::Ended { task, .. } => vec![*task],
             _ => Vec::new(),
         };
         if let Some(task) = touched.iter().find(|task| ended.contains(*task)) {
