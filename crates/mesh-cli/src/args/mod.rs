@@ -19,7 +19,6 @@ pub use submit::SubmitArgs;
 #[command(
     name = "schedulemesh",
     version,
-    propagate_version = true,
     subcommand_required = true,
     arg_required_else_help = true,
     max_term_width = 100,
@@ -47,7 +46,13 @@ pub struct Cli {
 #[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Where the control plane is; else the one that runs on the state directory
-    #[arg(long, global = true, env = "SCHEDULEMESH_URL", value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "SCHEDULEMESH_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub url: Option<String>,
     /// The token to show; else the one in the state directory
     #[arg(
@@ -59,7 +64,13 @@ pub struct Global {
     )]
     pub token: Option<String>,
     /// The state directory [default: ~/.local/state/schedulemesh]
-    #[arg(long, global = true, env = "SCHEDULEMESH_STATE_DIR", value_name = "DIR")]
+    #[arg(
+        long,
+        global = true,
+        env = "SCHEDULEMESH_STATE_DIR",
+        hide_env_values = true,
+        value_name = "DIR"
+    )]
     pub state_dir: Option<PathBuf>,
     /// How to print
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]

@@ -8,7 +8,7 @@ use clap::Args;
 /// is checked by the server, together with file and environment.
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "\
-A flag wins over the environment (SCHEDULEMESH_<SETTING>), which wins over the file, which wins over
+A flag wins over the environment (SCHEDULEMESH_<SETTING>), which wins over the file, which wins over \
 the default; --print-config shows each value and where it came from.
 
 Examples:
@@ -16,8 +16,8 @@ Examples:
   schedulemesh serve --listen 127.0.0.1:7420 --state-dir /var/lib/schedulemesh
   schedulemesh serve --queue-max 2000000 --retention 3d --print-config
 
-The first start makes a token in STATE_DIR/admin.token. Commands and programs of the same user on the
-same machine find it there; elsewhere say SCHEDULEMESH_URL and SCHEDULEMESH_TOKEN.")]
+The first start makes a token in STATE_DIR/admin.token. Commands and programs of the same user on \
+the same machine find it there; elsewhere say SCHEDULEMESH_URL and SCHEDULEMESH_TOKEN.")]
 pub struct ServeArgs {
     /// The configuration file [default: STATE_DIR/config.toml, if there is one]
     #[arg(long, value_name = "FILE")]
@@ -103,8 +103,8 @@ impl ServeArgs {
 #[command(
     disable_help_flag = true,
     after_help = "\
-Runs `python -m schedulemesh.agent` with the Python of this installation; `schedulemesh agent --help`
-shows its options. It must run on a node of the cluster, in an environment that has ray.
+Runs `python -m schedulemesh.agent` with the Python of this installation; `schedulemesh agent \
+--help` shows its options. It must run on a node of the cluster, in an environment that has ray.
 
 Example:
   SCHEDULEMESH_TOKEN=$(schedulemesh cluster token mac) \\
@@ -121,8 +121,8 @@ pub struct AgentArgs {
 #[command(
     disable_help_flag = true,
     after_help = "\
-Runs `python -m schedulemesh.up` with the Python of this installation; `schedulemesh up --help` shows
-its options. It needs ray in the same environment.
+Runs `python -m schedulemesh.up` with the Python of this installation; `schedulemesh up --help` \
+shows its options. It needs ray in the same environment.
 
 Examples:
   schedulemesh up

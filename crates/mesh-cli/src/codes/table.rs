@@ -24,10 +24,23 @@ pub const ENTRIES: &[Entry] = &[
     ),
     entry(
         Topic::Error,
+        "CANCELLED",
+        "The task was cancelled, so there is no result.",
+        "Submit it again, if it is still wanted.",
+    ),
+    entry(
+        Topic::Error,
         "CANNOT_LISTEN",
         "The control plane cannot listen where it was told to: the address is in use, or is not one of \
          this machine.",
         "Stop what listens there, or say another --listen; port 0 picks a free one.",
+    ),
+    entry(
+        Topic::Error,
+        "CLIENT_CLOSED",
+        "The client was closed, or its process is ending, before this was done. What was accepted \
+         goes on.",
+        "Connect again, and find the task with `client.get_task(id)`.",
     ),
     entry(
         Topic::Error,
@@ -46,14 +59,22 @@ pub const ENTRIES: &[Entry] = &[
         Topic::Error,
         "CLUSTER_TAKEN",
         "Another agent serves this cluster. There is one agent for each cluster.",
-        "Stop the other agent. If it died without a word, its place is free after the heartbeat time.",
+        "Stop the other agent. If it died without a word, its place is free after the heartbeat \
+         time.",
     ),
     entry(
         Topic::Error,
         "CONFIG_INVALID",
         "The configuration has mistakes. All of them are listed, each with its file and line, variable or \
          flag.",
-        "Correct what is listed; `schedulemesh serve --print-config` shows each value and its origin.",
+        "Correct what is listed; `schedulemesh serve --print-config` shows each value and its \
+         origin.",
+    ),
+    entry(
+        Topic::Error,
+        "CONFIGURATION",
+        "What a program was told about clusters or settings cannot be used.",
+        "The message names the file, line or argument.",
     ),
     entry(
         Topic::Error,
@@ -70,6 +91,20 @@ pub const ENTRIES: &[Entry] = &[
          link and nothing else. The same is said when the request names a host that this server is \
          not known by.",
         "Use the admin token; for a host name of your own, add it to allowed-hosts.",
+    ),
+    entry(
+        Topic::Error,
+        "FORGOTTEN",
+        "The record of the task was given up before its result was fetched: ended tasks are kept \
+         for a limited time.",
+        "Fetch results sooner, or raise the setting `retention`.",
+    ),
+    entry(
+        Topic::Error,
+        "FORKED",
+        "The client was used in a process that was forked from the one that made it. Its threads \
+         and its connection do not survive that.",
+        "Call `schedulemesh.connect()` in the child process.",
     ),
     entry(
         Topic::Error,
@@ -114,6 +149,12 @@ pub const ENTRIES: &[Entry] = &[
     ),
     entry(
         Topic::Error,
+        "NO_CLUSTER",
+        "No cluster is registered, or none is healthy.",
+        "See `schedulemesh cluster ls`, or register one with `schedulemesh cluster add`.",
+    ),
+    entry(
+        Topic::Error,
         "NO_SUCH_ROUTE",
         "The server has no such route, or not with that method.",
         "See /openapi.json of the server for the routes that it has.",
@@ -132,9 +173,21 @@ pub const ENTRIES: &[Entry] = &[
     ),
     entry(
         Topic::Error,
+        "NOT_FOUND",
+        "What was asked for is not there.",
+        "Check the name or id; ended tasks are kept for a limited time.",
+    ),
+    entry(
+        Topic::Error,
         "OVERLOADED",
         "More requests wait for the control plane than it accepts at once. Nothing was accepted.",
         "Try again after the time that the answer gives; the SDK does so by itself.",
+    ),
+    entry(
+        Topic::Error,
+        "POLICY_FAILED",
+        "A placement policy of the program could not be evaluated.",
+        "The message names the policy and what it raised.",
     ),
     entry(
         Topic::Error,
@@ -170,9 +223,16 @@ pub const ENTRIES: &[Entry] = &[
     ),
     entry(
         Topic::Error,
+        "TASK_FAILED",
+        "The task failed; more is not known.",
+        "See `schedulemesh describe` and `schedulemesh logs`.",
+    ),
+    entry(
+        Topic::Error,
         "TIMED_OUT",
         "An answer did not come in time. What was asked for may or may not have happened.",
-        "Ask for the state of the task or the cluster; repeating a submission under its key is safe.",
+        "Ask for the state of the task or the cluster; repeating a submission under its key is \
+         safe.",
     ),
     entry(
         Topic::Error,
@@ -222,6 +282,13 @@ pub const ENTRIES: &[Entry] = &[
         "UNKNOWN_TASK",
         "There is no task of that id. Records of ended tasks are kept for a limited time.",
         "Check the id with `schedulemesh ps --all`; see the setting `retention`.",
+    ),
+    entry(
+        Topic::Error,
+        "UNPICKLABLE",
+        "A function, an argument or a result cannot be pickled, so it cannot travel.",
+        "The message names the object. Make it where it runs instead of sending it: locks, \
+         connections and handles never travel.",
     ),
     entry(
         Topic::Error,
@@ -347,7 +414,8 @@ pub const ENTRIES: &[Entry] = &[
     entry(
         Topic::State,
         "QUEUED",
-        "It waits for room. Tasks of higher priority go first, and of equal priority the older ones.",
+        "It waits for room. Tasks of higher priority go first, and of equal priority the older \
+         ones.",
         "See what each cluster says with `schedulemesh explain`.",
     ),
     entry(Topic::State, "RUNNING", "Its cluster says that it runs.", "Nothing has to be done."),
@@ -379,7 +447,8 @@ pub const ENTRIES: &[Entry] = &[
     entry(
         Topic::Cause,
         "CLUSTER_LOST",
-        "The agent that ran it, or the whole cluster, was lost. Whether it ran to its end is not known.",
+        "The agent that ran it, or the whole cluster, was lost. Whether it ran to its end is not \
+         known.",
         "It is retried elsewhere as its retries allow. If it must not run twice, give it none.",
     ),
     entry(

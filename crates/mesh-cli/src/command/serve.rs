@@ -24,13 +24,23 @@ pub(super) async fn serve(session: &Session, args: &ServeArgs) -> Result<Exit, P
     }
     start_logging(&config)?;
     let state_dir = config.state_dir.clone();
-    let server = Server::start(config).await?;
+    let mut server = Server::start(config).await?;
     print::say(&format!(
         "control plane at {}\nstate and admin token in {}",
         server.url(),
         state_dir.display()
     ));
-    until_told_to_stop().await?;
+    tokio::select! {
+        told = until_told_to_stop() => told?,
+        () = server.wait() => {
+            server.shutdown().await;
+            return Err(Problem::new(
+                "INTERNAL",
+                "the control plane ended by itself",
+                "look at the lines above, then start it again; nothing that was accepted is lost",
+            ));
+        }
+    }
     print::say("stopping");
     server.shutdown().await;
     Ok(Exit::Done)

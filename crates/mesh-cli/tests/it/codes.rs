@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use mesh_cli::codes::{ENTRIES, Topic, find};
 
 /// Where codes are made: before the code stands one of these.
-const MAKERS: [&str; 3] = ["Problem::new(", "code: ", "=> "];
+const MAKERS: [&str; 5] = ["Problem::new(", "code: ", "=> ", "code = ", "code="];
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+        } else if path.extension().is_some_and(|extension| extension == "rs" || extension == "py") {
             found.push(path);
         }
     }
@@ -37,6 +37,7 @@ fn every_code_in_the_sources_is_explained() {
     for name in ["mesh-core", "mesh-store", "mesh-api", "mesh-server", "mesh-cli", "mesh-py"] {
         sources(&crates.join(name).join("src"), &mut files);
     }
+    sources(&crates.join("../python/schedulemesh"), &mut files);
     let mut unexplained = BTreeSet::new();
     let mut seen = 0;
     for file in files {

@@ -35,7 +35,9 @@ fn reference_of_errors() {
 
 #[test]
 fn reference_of_the_command_line() {
-    let mut page = format!("{NOTE}\n# The command line\n");
+    let mut page = format!(
+        "{NOTE}\n# The command line\n\nThe global options of the first section belong to every command.\n"
+    );
     let mut root = Cli::command().term_width(100);
     root.build();
     describe(&mut root, "schedulemesh", &mut page);
@@ -48,7 +50,11 @@ fn describe(command: &mut clap::Command, name: &str, page: &mut String) {
     write!(page, "\n## {name}\n\n```text\n{}\n```\n", help.join("\n").trim_end()).unwrap();
     for child in command.get_subcommands_mut().filter(|child| child.get_name() != "help") {
         let name = format!("{name} {}", child.get_name());
-        describe(child, &name, page);
+        let mut child = child.clone().mut_args(|arg| {
+            let global = arg.is_global_set();
+            arg.hide(global)
+        });
+        describe(&mut child, &name, page);
     }
 }
 
