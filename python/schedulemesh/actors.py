@@ -112,7 +112,7 @@ class ActorHandle(Generic[T]):
         Returns:
             Whether it could be asked; `False` when it was gone already.
         """
-        return self._future.cancel()
+        return not self._future.done() and self._future.cancel()
 
     def __getattr__(self, name: str) -> ActorMethod:
         """Return a method of the actor.

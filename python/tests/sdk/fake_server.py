@@ -63,10 +63,10 @@ class FakeServer:
         self.clusters: dict[str, dict[str, Any]] = {}
         self.frames: list[dict[str, Any]] = []
         self.links: list[web.WebSocketResponse] = []
+        self.hellos: list[dict[str, Any]] = []
         self.answers: list[Any] = []
         """What the next submissions are answered with, one entry for each frame: `"drop"` breaks the
         link before the frame is read, `"lose"` after it was accepted; a problem refuses all of it."""
-        self.hold = False
         self.manual: set[str] = set()
         """Names of tasks that neither start nor end by themselves."""
         self.pool = concurrent.futures.ThreadPoolExecutor(1)
@@ -130,6 +130,7 @@ class FakeServer:
         await link.prepare(request)
         hello = msgpack.unpackb((await link.receive()).data)
         assert hello["hello"]["protocol"] == 1
+        self.hellos.append(hello["hello"])
         self.links.append(link)
         await self._say(link, "welcome", {
             "protocol": 1, "version": "0", "heartbeat_ms": self.heartbeat_ms, "inline_max": INLINE_MAX,
