@@ -30,11 +30,6 @@ impl Clock {
         let earlier = self.floor.fetch_max(now, Ordering::Relaxed);
         Timestamp::from_micros(now.max(earlier))
     }
-
-    /// Takes note of a time that was journaled.
-    pub(crate) fn not_before(&self, journaled: Timestamp) {
-        self.floor.fetch_max(journaled.micros(), Ordering::Relaxed);
-    }
 }
 
 #[cfg(test)]

@@ -198,8 +198,17 @@ impl Handle {
     /// Ends the driver: what was asked before is done, what is asked later is refused. Returns when
     /// everything is durable and the store is closed.
     pub async fn shutdown(self) {
+        self.end(true).await;
+    }
+
+    /// Ends the driver without a last snapshot: the next start reads the journal instead.
+    pub async fn kill(self) {
+        self.end(false).await;
+    }
+
+    async fn end(&self, snapshot: bool) {
         let (reply, done) = oneshot::channel();
-        if self.send(0, Ask::Shutdown { reply }).await.is_ok() {
+        if self.send(0, Ask::Shutdown { snapshot, reply }).await.is_ok() {
             drop(done.await); // an error means that the driver had ended already
         }
     }

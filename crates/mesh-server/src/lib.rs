@@ -15,6 +15,9 @@ pub mod http;
 pub mod metrics;
 mod outbox;
 pub mod secret;
+mod server;
 pub mod state_dir;
 pub mod tail;
 pub mod tls;
+
+pub use server::{RunningServer, Server};

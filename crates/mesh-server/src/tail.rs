@@ -89,8 +89,9 @@ impl EventStream {
     pub(crate) async fn open(handle: Handle, after: Seq) -> Result<Self, Problem> {
         let last = handle.shared.tail.last.subscribe();
         let mut stream = Self { handle, last, after, old: VecDeque::new() };
-        if after < stream.handle.shared.tail.last() {
-            stream.load().await?; // so that a cursor that is too old is refused at once
+        let tail = &stream.handle.shared.tail;
+        if after != tail.last() && tail.entry_after(after).is_none() {
+            stream.load().await?; // so that a cursor that can't be followed is refused at once
         }
         Ok(stream)
     }

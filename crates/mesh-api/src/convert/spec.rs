@@ -282,7 +282,20 @@ mod tests {
             ..function()
         };
         let listed = mistakes(&body).join("\n");
-        insta::assert_snapshot!(listed, @"");
+        insta::assert_snapshot!(listed, @r#"
+        work.function.code: "xyz" is not a BLAKE3 digest
+        resources.CPU: is negative
+        resources.bad name: holds ' '; letters, digits and . _ - : / are allowed
+        affinity.labels[0]: "arch" is no rule; write `arch=arm64`, `arch!=arm64`, `zone in (a, b)`, `zone not in (a, b)`, `gpu exists`, `gpu does not exist`, `gen > 7` or `gen < 7`
+        affinity.cluster_only: needs affinity.cluster
+        affinity.required[1]: is empty
+        priority: a priority must be a finite number
+        python: "three" is no version such as 3.11
+        runtime_env: must be an object, as Ray's runtime_env is
+        retries.backoff_max_ms: is shorter than backoff_ms, 5 s
+        timeout_ms: is 0; leave it out for no limit
+        on_lost: "shrug" is none of replace, wait, fail
+        "#);
     }
 
     #[test]

@@ -64,8 +64,8 @@ pub(crate) enum Ask {
     ClientGone { client: ClientId },
     /// Say which blobs something refers to.
     UsedBlobs { reply: Reply<HashSet<BlobId>> },
-    /// End.
-    Shutdown { reply: oneshot::Sender<()> },
+    /// End, with a last snapshot or without one.
+    Shutdown { snapshot: bool, reply: oneshot::Sender<()> },
 }
 
 /// The hello of an agent.

@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 use mesh_api::problem::Problem;
 use mesh_core::{Command, Limits, Mesh};
 use mesh_store::{Batch, Entry, Seq, Store, StoreError};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
 
 use self::ask::Queued;
 use self::books::Books;
 use self::dispatch::Seats;
-use self::turn::Turn;
+use self::turn::{Goodbye, Turn};
 use self::watch::Watchers;
 use crate::agents::AgentLinks;
 use crate::blobs::Blobs;
@@ -166,10 +166,13 @@ impl Driver {
             }
         }
         drop(waiting);
-        self.end();
-        if let Some(goodbye) = goodbye {
+        self.links.close_all();
+        if goodbye.as_ref().is_none_or(|(snapshot, _)| *snapshot) {
+            self.fold();
+        }
+        if let Some((_, goodbye)) = goodbye {
             drop(self.store); // closed before anybody is told that it is
-            drop::<Result<(), ()>>(goodbye.send(()));
+            let _hung_up: Result<(), ()> = goodbye.send(());
         }
     }
 
@@ -182,7 +185,7 @@ impl Driver {
     }
 
     /// One turn: everything that waits, and one commit.
-    fn turn(&mut self, asks: &mut Vec<Queued>) -> Option<oneshot::Sender<()>> {
+    fn turn(&mut self, asks: &mut Vec<Queued>) -> Option<Goodbye> {
         let mut turn = Turn::new(self.clock.now());
         self.recuperate(&mut turn);
         for Queued { ask, room } in asks.drain(..) {
@@ -330,8 +333,7 @@ impl Driver {
     }
 
     /// A clean end leaves a snapshot, so that the next start reads little.
-    fn end(&mut self) {
-        self.links.close_all();
+    fn fold(&mut self) {
         if !matches!(self.health, Health::Well) {
             return;
         }

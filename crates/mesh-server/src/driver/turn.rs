@@ -44,8 +44,11 @@ pub(super) struct Turn {
     /// The shares of the byte budget; given back when the turn is over.
     pub(super) rooms: Vec<OwnedSemaphorePermit>,
     /// Who asked for the end.
-    pub(super) goodbye: Option<oneshot::Sender<()>>,
+    pub(super) goodbye: Option<Goodbye>,
 }
+
+/// Whoever asked for the end, and whether with a snapshot.
+pub(super) type Goodbye = (bool, oneshot::Sender<()>);
 
 /// Somebody who waits for the turn to be durable.
 enum Pending {
@@ -172,7 +175,7 @@ impl Driver {
             Ask::ClientSubmit(submit) => self.take_client_submit(turn, *submit),
             Ask::Watch { client, tasks } => turn.pending.push(Pending::Watch { client, tasks }),
             Ask::ClientGone { client } => self.watchers.leave(client),
-            Ask::Shutdown { reply } => turn.goodbye = Some(reply),
+            Ask::Shutdown { snapshot, reply } => turn.goodbye = Some((snapshot, reply)),
             Ask::UsedBlobs { reply } => drop(reply.send(Ok(self.books.used_blobs()))),
         }
     }

@@ -1,0 +1,98 @@
+//! A store that fails: nothing is promised that is not kept.
+
+use std::path::Path;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use mesh_core::model::id::ClusterName;
+use mesh_server::driver::{Settings, start};
+use mesh_server::handle::Handle;
+use mesh_store::memory::{Fault, MemoryDisk};
+
+use crate::support::{function, put_code, task};
+
+fn driver(dir: &Path, disk: &MemoryDisk) -> (Handle, JoinHandle<()>) {
+    start(dir, Box::new(disk.open().unwrap()), Settings::default()).unwrap()
+}
+
+async fn count(handle: &Handle) -> usize {
+    handle.read(|mesh, _| mesh.len()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_changes_and_goes_on_when_it_has_room() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), MemoryDisk::new());
+    let (handle, thread) = driver(dir.path(), &disk);
+    put_code(&handle).await;
+    handle.submit(vec![task(&function(), "before", "x")]).await.unwrap().remove(0).unwrap();
+    disk.fail_next(Fault::Full);
+    let refused = handle.submit(vec![task(&function(), "lost", "x")]).await;
+    assert_eq!(refused.unwrap_err().code, "STORE_FULL");
+    assert_eq!(count(&handle).await, 1, "reads go on, and show what is durable");
+    assert_eq!(handle.status().trouble.unwrap().code, "STORE_FULL");
+
+    let accepted = async {
+        loop {
+            let again = handle.submit(vec![task(&function(), "lost", "x")]).await.unwrap().remove(0);
+            match again {
+                Ok(submitted) => return submitted,
+                Err(problem) => assert_eq!(problem.code, "STORE_FULL"),
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let submitted = tokio::time::timeout(Duration::from_secs(10), accepted).await.unwrap();
+    assert!(!submitted.replayed, "it had not been accepted before");
+    assert_eq!(handle.status().trouble, None);
+    assert_eq!(count(&handle).await, 2);
+    handle.shutdown().await;
+    thread.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_disk_takes_nothing_more_until_a_restart() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), MemoryDisk::new());
+    let (handle, thread) = driver(dir.path(), &disk);
+    put_code(&handle).await;
+    handle.submit(vec![task(&function(), "before", "x")]).await.unwrap().remove(0).unwrap();
+    disk.fail_next(Fault::Failed);
+    let refused = handle.submit(vec![task(&function(), "lost", "x")]).await;
+    assert_eq!(refused.unwrap_err().code, "STORE_FAILED");
+    let name: ClusterName = "a".parse().unwrap();
+    let command = mesh_core::Command::DrainCluster(name, true);
+    assert_eq!(handle.command(command).await.unwrap_err().code, "STORE_FAILED");
+    assert_eq!(count(&handle).await, 1);
+    handle.clone().shutdown().await;
+    thread.join().unwrap();
+    assert_eq!(handle.read(|_, _| ()).await.unwrap_err().code, "UNAVAILABLE");
+
+    let (handle, thread) = driver(dir.path(), &disk);
+    assert_eq!(count(&handle).await, 1);
+    handle.submit(vec![task(&function(), "lost", "x")]).await.unwrap().remove(0).unwrap();
+    handle.shutdown().await;
+    thread.join().unwrap();
+}
+
+#[tokio::test]
+async fn followers_of_the_journal_see_every_event_once_and_in_order() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), MemoryDisk::new());
+    let (handle, thread) = driver(dir.path(), &disk);
+    put_code(&handle).await;
+    for n in 0..20 {
+        let tasks = (0..n).map(|m| task(&function(), &format!("{n}-{m}"), "x")).collect();
+        handle.submit(tasks).await.unwrap();
+    }
+    let last = handle.status().seq;
+    for after in [0, 1, 7, last - 1] {
+        let mut events = handle.events(after).await.unwrap();
+        let mut next = after + 1;
+        while next <= last {
+            let entry = events.next().await.unwrap();
+            assert_eq!(entry.first, next);
+            next = entry.last() + 1;
+        }
+    }
+    assert_eq!(handle.events(last + 1).await.map(|_| ()).unwrap_err().code, "INVALID");
+    handle.shutdown().await;
+    thread.join().unwrap();
+}

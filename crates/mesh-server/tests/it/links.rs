@@ -1,0 +1,163 @@
+//! Links that break, that are taken over, and that are refused.
+
+use mesh_api::agent::{FromAgent, ReportFrame, ReportItem};
+use mesh_core::model::cluster::ClusterSpec;
+use mesh_core::model::task::Outcome;
+use mesh_core::model::time::Span;
+use mesh_store::Side;
+
+use crate::agent::{Agent, finished, held, hello};
+use crate::support::{
+    add_cluster, add_cluster_as, end_of, put_code, serve, submit_function, until,
+};
+
+#[tokio::test]
+async fn a_report_sent_again_after_a_broken_link_counts_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(dir.path()).await;
+    let handle = server.handle().clone();
+    add_cluster(&handle, "a").await;
+    put_code(&handle).await;
+    let mut agent = Agent::link(&server, "a").await;
+    let id = submit_function(&handle, "k", "x").await;
+    let start = agent.start().await;
+    agent.report_durably(&start, finished("first")).await;
+    end_of(&handle, id).await;
+    let hello = agent.vanish();
+
+    let mut agent = Agent::link_as(&server, hello).await.unwrap();
+    assert_eq!(agent.welcome.acked, 1, "the same life of the agent goes on counting");
+    let what = finished("second");
+    let item = ReportItem { task: start.task, attempt: start.attempt, what };
+    let seq = handle.status().seq;
+    agent.say(&FromAgent::Report(ReportFrame { seq: 1, items: vec![item] })).await;
+    let next = submit_function(&handle, "k2", "y").await;
+    agent.echo(1).await;
+    end_of(&handle, next).await;
+    let result = handle.data(id, Side::Result).await.unwrap().unwrap();
+    assert_eq!(result.as_ref(), b"first");
+    let mut events = handle.events(seq).await.unwrap();
+    let entry = events.next().await.unwrap();
+    let late = |event: &mesh_core::Event| matches!(event, mesh_core::Event::LateReport(..));
+    assert!(!entry.events.iter().any(late), "it was not even taken in");
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_an_agent_never_received_is_sent_again_under_the_same_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(dir.path()).await;
+    let handle = server.handle().clone();
+    add_cluster(&handle, "a").await;
+    put_code(&handle).await;
+    let mut agent = Agent::link(&server, "a").await;
+    let id = submit_function(&handle, "k", "x").await;
+    let first = agent.start().await;
+    let mut agent = Agent::link_as(&server, agent.vanish()).await.unwrap();
+    let again = agent.start().await;
+    assert_eq!((again.task, again.attempt), (first.task, first.attempt));
+    assert_eq!(again.payload, first.payload, "with its arguments, from the store");
+    agent.report(&again, finished("x")).await;
+    assert_eq!(end_of(&handle, id).await.outcome, Outcome::Succeeded);
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_lost_cluster_is_replaced_and_its_late_result_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(dir.path()).await;
+    let handle = server.handle().clone();
+    let spec = ClusterSpec { lost_after: Span::from_millis(50), ..ClusterSpec::default() };
+    add_cluster_as(&handle, "a", spec).await;
+    add_cluster(&handle, "b").await;
+    put_code(&handle).await;
+    let mut lost = Agent::link(&server, "a").await;
+    let id = submit_function(&handle, "k", "x").await;
+    let first = lost.start().await;
+    lost.report_durably(&first, mesh_api::agent::Happened::Started).await;
+    let mut hello = lost.vanish();
+
+    let mut other = Agent::link(&server, "b").await;
+    let second = other.start().await;
+    assert_eq!((second.task, second.attempt), (first.task, first.attempt + 1));
+
+    hello.held = vec![held(&first)];
+    let mut back = Agent::link_as(&server, hello).await.unwrap();
+    let stop = back.stop().await;
+    assert_eq!((stop.task, stop.attempt), (first.task, first.attempt), "told to end it");
+    back.report_durably(&first, finished("late")).await;
+    other.report_durably(&second, finished("right")).await;
+    assert_eq!(end_of(&handle, id).await.outcome, Outcome::Succeeded);
+    let result = handle.data(id, Side::Result).await.unwrap().unwrap();
+    assert_eq!(result.as_ref(), b"right");
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_falls_silent_is_unlinked() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(dir.path()).await;
+    let handle = server.handle().clone();
+    add_cluster(&handle, "a").await;
+    let agent = Agent::link(&server, "a").await;
+    until(&handle, "the silent agent is suspect", |mesh| {
+        mesh.clusters().all(|cluster| cluster.link.word() == "suspect")
+    })
+    .await;
+    drop(agent);
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn refusals_say_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(dir.path()).await;
+    add_cluster(server.handle(), "a").await;
+    let refused = |hello| async {
+        let problem = Agent::link_as(&server, hello).await.err().expect("it is refused");
+        (problem.code, problem.message)
+    };
+    let unknown = refused(hello("nowhere", 1.0)).await;
+    assert_eq!(unknown.0, "UNKNOWN_CLUSTER");
+    assert_eq!(unknown.1, "cluster nowhere is not registered");
+    let mut old = hello("a", 1.0);
+    old.protocol = 99;
+    let old = refused(old).await;
+    assert_eq!(old.0, "UPGRADE_NEEDED");
+    assert_eq!(
+        old.1,
+        "the agent (version 0.1.0) speaks link protocol 99, \
+         this server (version 0.1.0) speaks 1"
+    );
+    let mut vague = hello("a", 1.0);
+    vague.incarnation = "me".into();
+    assert_eq!(refused(vague).await.0, "INVALID");
+    let _linked = Agent::link(&server, "a").await;
+    let taken = refused(hello("a", 1.0)).await;
+    assert_eq!(taken.0, "CLUSTER_TAKEN");
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_question_reaches_the_agent_and_its_answer_comes_back() {
+    use mesh_api::agent::{AskAnswer, Question, ToAgent};
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(dir.path()).await;
+    let handle = server.handle().clone();
+    add_cluster(&handle, "a").await;
+    let name: mesh_core::model::id::ClusterName = "a".parse().unwrap();
+    let nobody = handle.ask_agent(name.clone(), Question::Health, crate::support::PATIENCE).await;
+    assert_eq!(nobody.unwrap_err().code, "AGENT_UNREACHABLE");
+    let mut agent = Agent::link(&server, "a").await;
+    let asked = {
+        let handle = handle.clone();
+        tokio::spawn(async move {
+            handle.ask_agent(name, Question::Health, crate::support::PATIENCE).await
+        })
+    };
+    let Some(ToAgent::Ask(question)) = agent.hear().await else { panic!("a question") };
+    assert_eq!(question.what, Question::Health);
+    agent.say(&FromAgent::Answer(AskAnswer { id: question.id, result: Ok("fine".into()) })).await;
+    assert_eq!(asked.await.unwrap().unwrap(), "fine");
+    server.shutdown().await;
+}
