@@ -26,6 +26,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// pieces shorter than this.
 const READ_TIMEOUT: Duration = Duration::from_mins(1);
 
+/// How long an unused connection is kept: shorter than servers keep it, so that it is not closed
+/// just when it is used again.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+
 /// Most bytes of a body that is expected to be small, such as a problem.
 const TEXT_MAX: usize = 64 << 20;
 
@@ -146,16 +150,17 @@ impl HttpClient {
     /// `GET /v1/tasks`.
     pub async fn tasks(&self, query: &TaskQuery) -> Result<TaskList, Problem> {
         let limit = query.limit.map(|limit| limit.to_string());
-        let mut pairs: Vec<(&str, &str)> =
-            query.phases.iter().map(|phase| ("phase", phase.as_str())).collect();
-        let rest = [
+        let phases = (!query.phases.is_empty()).then(|| query.phases.join(","));
+        let pairs = [
+            ("phase", phases.as_deref()),
             ("cluster", query.cluster.as_deref()),
             ("kind", query.kind.as_deref()),
             ("name", query.name.as_deref()),
             ("limit", limit.as_deref()),
             ("before", query.before.as_deref()),
         ];
-        pairs.extend(rest.into_iter().filter_map(|(key, value)| Some((key, value?))));
+        let pairs: Vec<(&str, &str)> =
+            pairs.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
         self.get(&["v1", "tasks"], &pairs).await
     }
 
@@ -403,6 +408,7 @@ fn build(url: &Url) -> Result<reqwest::Client, reqwest::Error> {
     let builder = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(READ_TIMEOUT)
+        .pool_idle_timeout(IDLE_MAX)
         .redirect(reqwest::redirect::Policy::none())
         .tcp_nodelay(true)
         .user_agent(concat!("schedulemesh/", env!("CARGO_PKG_VERSION")));
@@ -524,7 +530,7 @@ mod tests {
         assert_eq!(client.tasks(&query).await.unwrap_err().code, "UPGRADE_NEEDED");
         let asked = served.await.unwrap();
         assert!(
-            asked.starts_with("GET /v1/tasks?phase=queued&phase=running&name=a+b%26c HTTP/1.1"),
+            asked.starts_with("GET /v1/tasks?phase=queued%2Crunning&name=a+b%26c HTTP/1.1"),
             "{asked}"
         );
         assert!(asked.contains("authorization: Bearer smt_secret\r\n"), "{asked}");

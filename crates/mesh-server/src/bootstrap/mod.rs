@@ -27,7 +27,7 @@ const LINK_WITHIN: Duration = Duration::from_mins(1);
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
 /// Keeps an agent in every cluster whose dashboard is known, until the server stops.
-pub async fn run(app: App) {
+pub(crate) async fn run(app: App) {
     let mut kept: BTreeMap<ClusterName, (Reach, AbortHandle)> = BTreeMap::new();
     loop {
         let wanted = app.handle.read(|mesh, _now| {

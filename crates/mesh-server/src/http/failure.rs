@@ -100,7 +100,8 @@ fn misread(path: &str, error: &serde_json::Error) -> Failure {
         "the body is not what this route reads",
         "see GET /openapi.json for its form",
     );
-    let place = if path == "." { String::new() } else { format!("{path}: ") };
+    // A body that is no JSON has no field to name.
+    let place = if matches!(path, "." | "?") { String::new() } else { format!("{path}: ") };
     problem.details = vec![format!("{place}{error}")];
     Failure(problem)
 }
