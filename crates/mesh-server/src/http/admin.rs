@@ -31,7 +31,8 @@ pub(crate) async fn health(State(app): State<App>) -> Json<HealthView> {
     get, path = "/ready", tag = "server",
     responses((status = 200, description = "Work is accepted", body = ReadyView),
               (status = 503, description = "It is not, and why", body = ReadyView),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn ready(State(app): State<App>) -> Answer<(StatusCode, Json<ReadyView>)> {
     let (tasks, clusters) = app
@@ -58,7 +59,8 @@ pub(crate) async fn ready(State(app): State<App>) -> Answer<(StatusCode, Json<Re
 #[utoipa::path(
     get, path = "/v1/config", tag = "server",
     responses((status = 200, description = "The settings", body = ConfigView),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn config(State(app): State<App>) -> Json<ConfigView> {
     Json(app.config.view())
@@ -69,7 +71,8 @@ pub(crate) async fn config(State(app): State<App>) -> Json<ConfigView> {
     get, path = "/metrics", tag = "server",
     responses((status = 200, description = "The text format of OpenMetrics", body = String,
                content_type = "application/openmetrics-text"),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn metrics(State(app): State<App>) -> Answer<impl IntoResponse> {
     let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";

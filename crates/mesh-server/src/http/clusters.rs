@@ -24,9 +24,10 @@ const TEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Every cluster, in the order of registration.
 #[utoipa::path(
-    get, path = "/v1/clusters", tag = "clusters",
+    get, path = "/v1/clusters", tag = "clusters", operation_id = "list_clusters",
     responses((status = 200, description = "The clusters", body = Vec<ClusterView>),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn list(State(app): State<App>) -> Answer<Json<Vec<ClusterView>>> {
     let door = app.handle.clone();
@@ -41,9 +42,11 @@ pub(crate) async fn list(State(app): State<App>) -> Answer<Json<Vec<ClusterView>
 
 /// A cluster.
 #[utoipa::path(
-    get, path = "/v1/clusters/{name}", tag = "clusters", params(("name" = String, Path)),
+    get, path = "/v1/clusters/{name}", tag = "clusters", operation_id = "get_cluster",
+    params(("name" = String, Path)),
     responses((status = 200, description = "The cluster", body = ClusterView),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn get(State(app): State<App>, Name(name): Name) -> Answer<Json<ClusterView>> {
     Ok(Json(fetch(&app, parse(&name)?).await?))
@@ -51,9 +54,11 @@ pub(crate) async fn get(State(app): State<App>, Name(name): Name) -> Answer<Json
 
 /// Register a cluster. The same entry again changes nothing; another entry of the same name is refused.
 #[utoipa::path(
-    post, path = "/v1/clusters", tag = "clusters", request_body = ClusterBody,
+    post, path = "/v1/clusters", tag = "clusters", operation_id = "add_cluster",
+    request_body = ClusterBody,
     responses((status = 200, description = "The cluster", body = ClusterView),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn add(
     State(app): State<App>,
@@ -67,10 +72,12 @@ pub(crate) async fn add(
 
 /// Register a cluster, or change what was said about it.
 #[utoipa::path(
-    put, path = "/v1/clusters/{name}", tag = "clusters", params(("name" = String, Path)),
+    put, path = "/v1/clusters/{name}", tag = "clusters", operation_id = "put_cluster",
+    params(("name" = String, Path)),
     request_body = ClusterBody,
     responses((status = 200, description = "The cluster", body = ClusterView),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn put(
     State(app): State<App>,
@@ -129,10 +136,11 @@ pub(crate) struct RemoveQuery {
 
 /// Forget a cluster. Refused while work runs there, unless forced.
 #[utoipa::path(
-    delete, path = "/v1/clusters/{name}", tag = "clusters",
+    delete, path = "/v1/clusters/{name}", tag = "clusters", operation_id = "remove_cluster",
     params(("name" = String, Path), RemoveQuery),
     responses((status = 204, description = "It is forgotten"),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn remove(
     State(app): State<App>,
@@ -147,10 +155,12 @@ pub(crate) async fn remove(
 
 /// Send no new work to a cluster, or send work again.
 #[utoipa::path(
-    post, path = "/v1/clusters/{name}/drain", tag = "clusters", params(("name" = String, Path)),
+    post, path = "/v1/clusters/{name}/drain", tag = "clusters", operation_id = "drain_cluster",
+    params(("name" = String, Path)),
     request_body = Option<DrainBody>,
     responses((status = 200, description = "The cluster", body = ClusterView),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn drain(
     State(app): State<App>,
@@ -165,9 +175,11 @@ pub(crate) async fn drain(
 
 /// The token with which the agent of a cluster introduces itself.
 #[utoipa::path(
-    post, path = "/v1/clusters/{name}/token", tag = "clusters", params(("name" = String, Path)),
+    post, path = "/v1/clusters/{name}/token", tag = "clusters", operation_id = "cluster_token",
+    params(("name" = String, Path)),
     responses((status = 200, description = "The token", body = AgentToken),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn token(State(app): State<App>, Name(name): Name) -> Answer<Json<AgentToken>> {
     let name = parse(&name)?;
@@ -178,9 +190,11 @@ pub(crate) async fn token(State(app): State<App>, Name(name): Name) -> Answer<Js
 
 /// Ask the agent of a cluster, and its dashboard when it is known, whether they answer, now.
 #[utoipa::path(
-    post, path = "/v1/clusters/{name}/test", tag = "clusters", params(("name" = String, Path)),
+    post, path = "/v1/clusters/{name}/test", tag = "clusters", operation_id = "test_cluster",
+    params(("name" = String, Path)),
     responses((status = 200, description = "What was tried", body = ClusterTest),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn test(State(app): State<App>, Name(name): Name) -> Answer<Json<ClusterTest>> {
     let name = parse(&name)?;

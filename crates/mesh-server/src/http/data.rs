@@ -26,12 +26,14 @@ const PIECE: usize = 256 << 10;
 /// What a task returned, as the bytes that its worker wrote: the pickle of its value, or, for a
 /// failed task, a MessagePack record of the failure. The outcome is in a header.
 #[utoipa::path(
-    get, path = "/v1/tasks/{id}/result", tag = "tasks", params(("id" = String, Path)),
+    get, path = "/v1/tasks/{id}/result", tag = "tasks", operation_id = "task_result",
+    params(("id" = String, Path)),
     responses((status = 200, description = "The bytes", body = [u8],
                content_type = "application/octet-stream",
                headers(("x-schedulemesh-outcome" = String,
                         description = "`succeeded`, `failed` or `cancelled`"))),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn result(State(app): State<App>, Name(id): Name) -> Answer<Response> {
     let wanted = Wanted::read(&id)?;
@@ -72,7 +74,8 @@ fn gone(task: TaskId) -> Problem {
     put, path = "/v1/blobs", tag = "data",
     request_body(content = [u8], content_type = "application/octet-stream"),
     responses((status = 200, description = "Its id and size", body = BlobView),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn put_blob(State(app): State<App>, request: Request) -> Answer<Json<BlobView>> {
     let mut writer = app.handle.blobs().create().await?;
@@ -93,7 +96,8 @@ pub(crate) async fn put_blob(State(app): State<App>, request: Request) -> Answer
     get, path = "/v1/blobs/{id}", tag = "data", params(("id" = String, Path)),
     responses((status = 200, description = "The bytes", body = [u8],
                content_type = "application/octet-stream"),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn get_blob(State(app): State<App>, Name(id): Name) -> Answer<Response> {
     Ok(blob_body(&app, convert::blob_id(&id)?).await?)
@@ -123,7 +127,8 @@ fn octets(body: Body, size: u64) -> Response {
     params(("digest" = String, Path, description = "64 hexadecimal digits")),
     request_body(content = [u8], content_type = "application/octet-stream"),
     responses((status = 204, description = "It is stored"),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn put_code(
     State(app): State<App>,

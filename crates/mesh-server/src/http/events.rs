@@ -40,7 +40,8 @@ pub(crate) struct EventsQuery {
     params(EventsQuery, ("last-event-id" = Option<u64>, Header, description = "As `after`")),
     responses((status = 200, description = "The stream", body = EventView,
                content_type = "text/event-stream"),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn events(
     State(app): State<App>,

@@ -21,9 +21,10 @@ type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
 /// The link of a cluster's agent: MessagePack frames over WebSocket.
 #[utoipa::path(
-    get, path = "/v1/link/agent", tag = "links",
+    get, path = "/v1/link/agent", tag = "links", operation_id = "agent_link",
     responses((status = 101, description = "The link"),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn agent(
     State(app): State<App>,
@@ -39,9 +40,10 @@ pub(crate) async fn agent(
 
 /// The link of a client: MessagePack frames over WebSocket.
 #[utoipa::path(
-    get, path = "/v1/link/client", tag = "links",
+    get, path = "/v1/link/client", tag = "links", operation_id = "client_link",
     responses((status = 101, description = "The link"),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn client(State(app): State<App>, upgrade: Upgrade) -> Answer<Response> {
     open(upgrade, move |socket| crate::clients::serve(socket, app.handle))

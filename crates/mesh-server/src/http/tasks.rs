@@ -38,10 +38,12 @@ const LOGS_MAX: u64 = 1 << 20;
 ///
 /// A task of a key that was used before is not accepted twice; the answer is the first one's.
 #[utoipa::path(
-    post, path = "/v1/tasks", tag = "tasks", request_body = SubmitBody,
+    post, path = "/v1/tasks", tag = "tasks", operation_id = "submit_tasks",
+    request_body = SubmitBody,
     responses(
         (status = 200, description = "What became of each", body = SubmitAnswer),
-        (status = "default", description = "Nothing was accepted", body = Problem),
+        (status = "default", description = "Nothing was accepted", body = Problem,
+               content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn submit(
@@ -126,9 +128,10 @@ pub(crate) struct ListQuery {
 
 /// The tasks of which there is a record, newest first.
 #[utoipa::path(
-    get, path = "/v1/tasks", tag = "tasks", params(ListQuery),
+    get, path = "/v1/tasks", tag = "tasks", operation_id = "list_tasks", params(ListQuery),
     responses((status = 200, description = "A page of them", body = TaskList),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn list(
     State(app): State<App>,
@@ -235,10 +238,11 @@ fn look(
 
 /// A task by its id, or by `key:` and its key.
 #[utoipa::path(
-    get, path = "/v1/tasks/{id}", tag = "tasks",
+    get, path = "/v1/tasks/{id}", tag = "tasks", operation_id = "get_task",
     params(("id" = String, Path, description = "Such as `t42` or `key:train-00`")),
     responses((status = 200, description = "The task", body = TaskView),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn get(State(app): State<App>, Name(id): Name) -> Answer<Json<TaskView>> {
     Ok(Json(fetch(&app, Wanted::read(&id)?).await?))
@@ -299,9 +303,11 @@ pub(crate) async fn number(app: &App, text: &str) -> Result<TaskId, Problem> {
 
 /// Why a task is where it is, and what each cluster says about it.
 #[utoipa::path(
-    get, path = "/v1/tasks/{id}/explain", tag = "tasks", params(("id" = String, Path)),
+    get, path = "/v1/tasks/{id}/explain", tag = "tasks", operation_id = "explain_task",
+    params(("id" = String, Path)),
     responses((status = 200, description = "The reasons", body = ExplainView),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn explain(State(app): State<App>, Name(id): Name) -> Answer<Json<ExplainView>> {
     let id = number(&app, &id).await?;
@@ -312,9 +318,11 @@ pub(crate) async fn explain(State(app): State<App>, Name(id): Name) -> Answer<Js
 
 /// Where a task would go, without submitting it.
 #[utoipa::path(
-    post, path = "/v1/explain", tag = "tasks", request_body = SpecBody,
+    post, path = "/v1/explain", tag = "tasks", operation_id = "explain_spec",
+    request_body = SpecBody,
     responses((status = 200, description = "What each cluster says", body = ExplainView),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn dry_run(
     State(app): State<App>,
@@ -335,9 +343,11 @@ pub(crate) struct WaitQuery {
 
 /// The task, as soon as it ended or when the time is over, whichever is first.
 #[utoipa::path(
-    get, path = "/v1/tasks/{id}/wait", tag = "tasks", params(("id" = String, Path), WaitQuery),
+    get, path = "/v1/tasks/{id}/wait", tag = "tasks", operation_id = "wait_for_task",
+    params(("id" = String, Path), WaitQuery),
     responses((status = 200, description = "The task as it is then", body = TaskView),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn wait(
     State(app): State<App>,
@@ -368,9 +378,11 @@ pub(crate) struct LogsQuery {
 
 /// What a task printed.
 #[utoipa::path(
-    get, path = "/v1/tasks/{id}/logs", tag = "tasks", params(("id" = String, Path), LogsQuery),
+    get, path = "/v1/tasks/{id}/logs", tag = "tasks", operation_id = "task_logs",
+    params(("id" = String, Path), LogsQuery),
     responses((status = 200, description = "The text", body = String, content_type = "text/plain"),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn logs(
     State(app): State<App>,
@@ -393,9 +405,11 @@ pub(crate) async fn logs(
 
 /// Stop a task, or never start it. One that has ended stays as it is.
 #[utoipa::path(
-    post, path = "/v1/tasks/{id}/cancel", tag = "tasks", params(("id" = String, Path)),
+    post, path = "/v1/tasks/{id}/cancel", tag = "tasks", operation_id = "cancel_task",
+    params(("id" = String, Path)),
     responses((status = 200, description = "The task as it is then", body = TaskView),
-              (status = "default", description = "What is wrong", body = Problem))
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
 )]
 pub(crate) async fn cancel(State(app): State<App>, Name(id): Name) -> Answer<Json<TaskView>> {
     let id = number(&app, &id).await?;

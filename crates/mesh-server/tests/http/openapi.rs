@@ -18,3 +18,17 @@ fn the_committed_document_is_the_one_that_the_code_describes() {
          UPDATE_EXPECT=1 and look at the difference"
     );
 }
+
+#[test]
+fn every_operation_has_a_name_of_its_own_and_says_what_it_does() {
+    let document = serde_json::to_value(mesh_server::http::document()).unwrap();
+    let mut names = std::collections::BTreeSet::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let name = operation["operationId"].as_str().unwrap();
+            assert!(names.insert(name.to_owned()), "{method} {path} shares the name {name}");
+            let summary = operation["summary"].as_str().unwrap_or_default();
+            assert!(summary.ends_with('.'), "{method} {path} does not say what it does");
+        }
+    }
+}
