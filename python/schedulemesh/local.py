@@ -35,8 +35,9 @@ START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 15.0
 _POLL_S = 0.1
 _PORT_BLOCK = 20
-# Below the ephemeral ports, and apart from 23000 to 24000, which Ray Client servers use.
-_PORT_RANGES = ((10_000, 22_900), (24_100, 32_000))
+# Below the ephemeral ports, and apart from 10002 to 19999, which Ray's workers use, and from 23000
+# to 24000, which Ray Client servers use.
+_PORT_RANGES = ((20_000, 22_900), (24_100, 32_000))
 _PORT_TRIES = 200
 _READY_LINE = b"Ray runtime started"
 

@@ -245,22 +245,19 @@ class Lane:
         late = self.takes_back and age > TAKE_BACK_S
         if late:
             self._hand_back_queue()
-        take = late and (len(head.left) > 1 or len(self.batches) > 1)
+        take = late and sum(len(batch.left) for batch in self.batches) > 1
         alone = len(head.left) == 1 and all(work.started for work in head.left.values())
         if age < LOOK_AFTER_S or now < head.due or (alone and not take):
             return
         head.due = now + min(max(age, LOOK_AFTER_S), LOOK_MAX_S)
-        others = [batch.number for batch in list(self.batches)[1:]]
-        self._looker = self.spawn(self._look(others, take=take))
+        numbers = [batch.number for batch in self.batches] if take else []
+        self._looker = self.spawn(self._look(numbers))
         self._looker.add_done_callback(self._looked)
 
     def _looked(self, _: object) -> None:
         self._looker = None
 
-    async def _look(self, others: list[int], *, take: bool) -> None:
-        # A batch that is not begun is refused by its number; the first one must be named too, in
-        # case that it ends before this arrives and the next has begun.
-        numbers = (others or [0]) if take else []
+    async def _look(self, numbers: list[int]) -> None:
         try:
             # Not given up after a time: the answer may hold results.
             seen = await self.actor.progress.remote(numbers)
@@ -271,6 +268,10 @@ class Lane:
         for key in seen["returned"]:
             if work := self._strike(tuple(key)):
                 self.crew.ledger.returned(work)
+        for batch in self.batches:
+            if batch.number in seen["refused"]:
+                works, batch.left = list(batch.left.values()), {}
+                each(works, self.crew.ledger.returned)
         if (running := seen["running"]) is not None:
             for batch in self.batches:
                 if work := batch.left.get(tuple(running)):

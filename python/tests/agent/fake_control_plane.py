@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 TOKEN = "sma_test_secret"  # noqa: S105 - for tests
 INLINE_MAX = 256 << 10
 HEARTBEAT_MS = 500
-WAIT_S = 60.0
+WAIT_S = 20.0
 Key = tuple[int, int]
 
 
@@ -80,6 +81,8 @@ class FakeControlPlane:
         self._runner: web.AppRunner | None = None
         self._sent_code: set[str] = set()
         self._numbers = 0
+        self._session: aiohttp.ClientSession
+        self._dialled: asyncio.Future[None] | None = None
 
     def __enter__(self) -> FakeControlPlane:
         """Start listening."""
@@ -94,6 +97,7 @@ class FakeControlPlane:
         self.do(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
 
     @property
     def url(self) -> str:
@@ -187,7 +191,8 @@ class FakeControlPlane:
         }
 
     def code(self, what: Any) -> dict[str, Any]:
-        """Pickle code."""
+        """Pickle code, which the cluster cannot import."""
+        cloudpickle.register_pickle_by_value(sys.modules[what.__module__])
         data = cloudpickle.dumps(what)
         return {"digest": hashlib.blake2b(data).hexdigest()[:64], "bytes": data}
 
@@ -244,6 +249,9 @@ class FakeControlPlane:
     async def _close(self) -> None:
         for socket in self._sockets:
             await socket.close()
+        if self._dialled is not None:
+            await asyncio.gather(self._dialled, return_exceptions=True)
+            await self._session.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -256,7 +264,7 @@ class FakeControlPlane:
             await socket.close()
 
     async def _dial(self, address: str, token: str) -> None:
-        session = aiohttp.ClientSession()
+        self._session = session = aiohttp.ClientSession()
         headers = {"Authorization": f"Bearer {token}"}
         try:
             url = f"ws://{address}/v1/link/agent"

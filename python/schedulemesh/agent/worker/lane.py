@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 OUTPUT_MAX = 64 << 10
 TRACEBACK_MAX = 64 << 10
 MESSAGE_MAX = 8 << 10
+OUR_FOLDER = "/schedulemesh/agent/worker/"
 
 
 class Unreadable(Exception):  # noqa: N818 - says what is the case with the user's data
@@ -60,6 +61,7 @@ class Lane:
         self._thread = 0
         self._tail = Tail(OUTPUT_MAX)
         self._interrupted = False
+        self._begun = -1
         self._refused: set[int] = set()
         self._inline_max = 0
         os.environ["SCHEDULEMESH_CLUSTER"] = cluster
@@ -77,7 +79,10 @@ class Lane:
 
     def run(self, batch: int, inline_max: int, extra: Any, items: list[Item]) -> list[Result]:
         """Run a batch and return the results that `progress` has not handed out before."""
+        # Also from a batch that is refused: it is not sent again.
+        self.prepare(extra)
         with self._lock:
+            self._begun = batch
             if batch in self._refused:
                 self._refused.discard(batch)
                 return []
@@ -85,7 +90,6 @@ class Lane:
             self._inline_max = inline_max
             self._thread = threading.get_ident()
         self._box.begin(batch)
-        self.prepare(extra)
         while self._next():
             pass
         with self._lock:
@@ -97,17 +101,24 @@ class Lane:
         """Hand out results so far and say what runs.
 
         Args:
-            take_back: When not empty, what has not started is handed back, and the batches of these
-                numbers are not begun any more.
+            take_back: When not empty, what has not started is handed back, and those of these
+                batches that are still on their way will not be begun.
         """
         with self._lock:
             results, self._results = self._results, []
             returned: list[Key] = []
+            refused: list[int] = []
             if take_back:
                 returned = [(item[0], item[1]) for item in self._waiting]
                 self._waiting.clear()
-                self._refused.update(take_back)
-            return {"results": results, "returned": returned, "running": self._running()}
+                refused = [batch for batch in take_back if batch > self._begun]
+                self._refused.update(refused)
+            return {
+                "results": results,
+                "returned": returned,
+                "refused": refused,
+                "running": self._running(),
+            }
 
     @ray.method(concurrency_group="control")  # type: ignore[misc]
     def interrupt(self, task: int, attempt: int) -> str:
@@ -251,13 +262,18 @@ def described(
 
 
 def user_traceback(error: BaseException) -> str:
-    """Format a traceback from the first frame that is not ours."""
-    ours = os.path.dirname(micros_since.__code__.co_filename)  # noqa: PTH120 - maybe not a real path
-    trace = error.__traceback__
-    while trace is not None and os.path.dirname(trace.tb_frame.f_code.co_filename) == ours:  # noqa: PTH120
-        trace = trace.tb_next
+    """Format a traceback, with its causes, without the frames that are ours."""
     try:
-        return "".join(traceback.format_exception(type(error), error, trace))
+        told = traceback.TracebackException.from_exception(error)
+        links: list[traceback.TracebackException | None] = [told]
+        while links:
+            link = links.pop()
+            if link is not None:
+                ours = [frame for frame in link.stack if OUR_FOLDER in frame.filename]
+                for frame in ours:
+                    link.stack.remove(frame)
+                links += [link.__cause__, link.__context__]
+        return "".join(told.format())
     except Exception as failed:  # noqa: BLE001 - a user's __str__ may raise anything
         return f"{type(error).__qualname__} (its traceback cannot be printed: {failed!r})"
 

@@ -1,0 +1,176 @@
+"""Actors on a real cluster: order, state, death, stop, output, and a new agent that adopts them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent.fake_control_plane import FakeControlPlane, start_task
+
+if TYPE_CHECKING:
+    from agent.conftest import StartAgent
+
+pytestmark = pytest.mark.ray
+
+
+class Counter:
+    def __init__(self, start: int = 0) -> None:
+        self.value = start
+        self.seen: list[int] = []
+
+    def add(self, amount: int) -> int:
+        self.value += amount
+        self.seen.append(amount)
+        return self.value
+
+    def history(self) -> list[int]:
+        return self.seen
+
+    def fail(self) -> None:
+        raise ArithmeticError("no more numbers")
+
+    def wait_for(self, path: str) -> str:
+        print("waiting")
+        while not Path(path).exists():
+            time.sleep(0.005)
+        return "seen"
+
+    async def later(self) -> str:
+        import asyncio  # noqa: PLC0415 - runs elsewhere
+
+        await asyncio.sleep(0.01)
+        return "done"
+
+    def die(self) -> None:
+        import os  # noqa: PLC0415 - runs elsewhere
+
+        os._exit(9)
+
+
+class Broken:
+    def __init__(self) -> None:
+        raise ValueError("not today")
+
+
+def test_calls_run_in_order_and_state_stays(plane: FakeControlPlane) -> None:
+    actor = plane.actor(Counter, 10)
+    keys = plane.calls(actor, "add", [(number,) for number in range(500)])
+    assert plane.values(keys)[-1] == 10 + sum(range(500))
+    (history,) = plane.calls(actor, "history", [()])
+    assert plane.end_of(history).value() == list(range(500))
+    assert actor in plane.started
+    assert actor not in plane.ended
+    plane.stop(actor)
+    assert plane.end_of(actor).kind == "stopped"
+
+
+def test_exception_in_a_call_leaves_the_actor_alive(plane: FakeControlPlane) -> None:
+    actor = plane.actor(Counter)
+    (bad,) = plane.calls(actor, "fail", [()])
+    (missing,) = plane.calls(actor, "no_such_method", [()])
+    (good,) = plane.calls(actor, "add", [(1,)])
+    assert plane.end_of(bad).body["error"]["exception"] == "ArithmeticError"
+    assert plane.end_of(missing).body["error"]["exception"] == "AttributeError"
+    assert plane.end_of(good).value() == 1
+    plane.stop(actor)
+    plane.end_of(actor)
+
+
+def test_async_method(plane: FakeControlPlane) -> None:
+    actor = plane.actor(Counter)
+    assert plane.values(plane.calls(actor, "later", [(), ()])) == ["done", "done"]
+    plane.stop(actor)
+    plane.end_of(actor)
+
+
+def test_constructor_that_raises(plane: FakeControlPlane) -> None:
+    actor = plane.actor(Broken)
+    (call,) = plane.calls(actor, "anything", [()])
+    error = plane.end_of(actor).body["error"]
+    assert (error["cause"], error["exception"]) == ("raised", "ValueError")
+    assert plane.end_of(call).body["error"]["cause"] == "worker_died"
+
+
+def test_death_is_told_for_the_actor_and_its_calls(plane: FakeControlPlane) -> None:
+    actor = plane.actor(Counter)
+    before = plane.calls(actor, "add", [(1,)])
+    (killing,) = plane.calls(actor, "die", [()])
+    after = plane.calls(actor, "add", [(1,)])
+    assert plane.values(before) == [1]
+    for key in (killing, *after, actor):
+        assert plane.end_of(key).body["error"]["cause"] == "worker_died"
+    late = plane.calls(actor, "add", [(1,)])
+    assert "does not live here" in plane.end_of(late[0]).body["error"]["message"]
+
+
+def test_death_of_an_idle_actor_is_noticed(plane: FakeControlPlane) -> None:
+    class Bomb:
+        def light(self) -> None:
+            import os  # noqa: PLC0415 - runs elsewhere
+            import threading  # noqa: PLC0415 - runs elsewhere
+
+            threading.Timer(0.3, os._exit, [1]).start()
+
+    actor = plane.actor(Bomb)
+    (lit,) = plane.calls(actor, "light", [()])
+    assert plane.end_of(lit).kind == "finished"
+    assert plane.end_of(actor).body["error"]["cause"] == "worker_died"
+
+
+def test_stop_of_a_call_interrupts_it_and_not_the_actor(
+    plane: FakeControlPlane, tmp_path: Path
+) -> None:
+    actor = plane.actor(Counter)
+    (waiting,) = plane.calls(actor, "wait_for", [(str(tmp_path / "never"),)])
+    (behind,) = plane.calls(actor, "add", [(5,)])
+    plane.wait(lambda: waiting in plane.started)
+    question = {"logs": {"task": waiting[0], "attempt": 1, "tail_bytes": 100}}
+    assert plane.ask(question, 1) == {"Ok": "waiting\n"}
+    plane.stop(waiting, grace_ms=0)
+    assert plane.end_of(waiting).kind == "stopped"
+    assert plane.end_of(behind).value() == 5
+    plane.stop(actor)
+    plane.end_of(actor)
+
+
+def test_stop_ends_an_actor_whatever_it_does(plane: FakeControlPlane, tmp_path: Path) -> None:
+    actor = plane.actor(Counter)
+    (waiting,) = plane.calls(actor, "wait_for", [(str(tmp_path / "never"),)])
+    plane.wait(lambda: waiting in plane.started)
+    plane.stop(actor)
+    assert plane.end_of(actor).kind == "stopped"
+    assert "was stopped" in plane.end_of(waiting).body["error"]["message"]
+
+
+def test_new_agent_adopts_actors_and_their_calls(
+    lonely: FakeControlPlane, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    flag = tmp_path / "flag"
+    agent = start_agent("--server", lonely.url)
+    lonely.wait_linked()
+    actor = lonely.actor(Counter, 1)
+    assert lonely.values(lonely.calls(actor, "add", [(1,)])) == [2]
+    calls = lonely.calls(actor, "wait_for", [(str(flag),)]) + lonely.calls(actor, "add", [(1,)])
+    lonely.wait(lambda: calls[0] in lonely.started)
+    agent.kill()
+    second = start_agent("--server", lonely.url)
+    lonely.wait(lambda: len(lonely.hellos) == 2)
+    held = {(entry["task"], entry["attempt"]) for entry in lonely.hellos[1]["held"]}
+    assert held >= {actor, calls[0]}
+    # The control plane sends everything again; what is held is not started twice.
+    code = lonely.code(Counter)
+    lonely.start(
+        [start_task(actor, 100, {"actor": {"code": code["digest"]}}, b"")],
+        [lonely.lease(100)],
+        [code],
+    )
+    flag.touch()
+    assert lonely.values([calls[0]]) == ["seen"]
+    (more,) = lonely.calls(actor, "add", [(5,)])
+    assert lonely.end_of(more).value() in {7, 8}
+    lonely.stop(actor)
+    assert lonely.end_of(actor).kind == "stopped"
+    assert second.stop() == 0

@@ -1,0 +1,63 @@
+"""Ray jobs: success, failure, stop, output, and a new agent that finds them again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from agent.conftest import StartAgent
+    from agent.fake_control_plane import FakeControlPlane
+
+pytestmark = pytest.mark.ray
+
+WAITING = "echo waiting; while [ ! -e {} ]; do sleep 0.1; done; echo over"
+
+
+def test_job_succeeds_knows_where_it_is_and_leaves_a_log(plane: FakeControlPlane) -> None:
+    key = plane.job('echo "$RAY_MULTICLUSTER_CURRENT_CLUSTER $SCHEDULEMESH_TASK $EXTRA"',
+                    runtime_env={"env_vars": {"EXTRA": "more"}})
+    assert plane.end_of(key).kind == "finished"
+    question = {"logs": {"task": key[0], "attempt": 1, "tail_bytes": 10_000}}
+    assert f"east t{key[0]} more" in plane.ask(question, 1)["Ok"]
+
+
+def test_job_fails_with_the_tail_of_its_log(plane: FakeControlPlane) -> None:
+    key = plane.job("echo all is lost; exit 3")
+    end = plane.end_of(key)
+    assert (end.kind, end.body["error"]["cause"]) == ("failed", "raised")
+    assert "all is lost" in end.body["error"]["traceback"]
+
+
+def test_job_is_stopped(plane: FakeControlPlane, tmp_path: Path) -> None:
+    key = plane.job(WAITING.format(tmp_path / "never"))
+    plane.wait(lambda: key in plane.started)
+    plane.stop(key, grace_ms=1_000)
+    assert plane.end_of(key).kind == "stopped"
+
+
+def test_job_that_says_nothing_of_an_entrypoint(plane: FakeControlPlane) -> None:
+    key = plane.job("")
+    error = plane.end_of(key).body["error"]
+    assert error["cause"] in {"not_started", "raised"}
+
+
+def test_new_agent_follows_the_job_of_the_old_one(
+    lonely: FakeControlPlane, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    flag = tmp_path / "flag"
+    agent = start_agent("--server", lonely.url)
+    lonely.wait_linked()
+    key = lonely.job(WAITING.format(flag))
+    # Tasks of other tests of this session may be found too.
+    key_wait = key
+    lonely.wait(lambda: key_wait in lonely.started)
+    agent.kill()
+    start_agent("--server", lonely.url)
+    lonely.wait(lambda: len(lonely.hellos) == 2)
+    assert {"task": key[0], "attempt": 1} in lonely.hellos[1]["held"]
+    flag.touch()
+    assert lonely.end_of(key).kind == "finished"
