@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from schedulemesh._native import EmbeddedServer
 from schedulemesh.client import Client
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LOCAL_CLUSTER = "local"
 """What the cluster of an embedded control plane is called when nobody named another."""
 
 _STOP_TIMEOUT_S = 15.0
+_PROBE_TIMEOUT_S = 0.5
 
 
 def start(state_dir: Path, *, with_local_cluster: bool) -> Client:
@@ -60,12 +59,25 @@ def start_agent(
     """
     answer = client.request("POST", f"/v1/clusters/{cluster}/token")
     command = [sys.executable, "-m", "schedulemesh.agent", "--server", client.url]
-    command += ["--cluster", cluster, "--ray-address", ray_address or "auto"]
+    command += ["--cluster", cluster, "--ray-address", ray_address or find_ray()]
+    command += ["--log-level", "warning"]
     environment = {**os.environ, "SCHEDULEMESH_TOKEN": answer["token"]}
     # Ctrl-C is for this process: it decides when the agent ends.
     return subprocess.Popen(  # noqa: S603 - our own module
         command, env=environment, start_new_session=True, stdin=subprocess.DEVNULL
     )
+
+
+def find_ray() -> str:
+    """Return where the agent finds Ray: `auto` when one runs on this machine, else `local`."""
+    folder = os.environ.get("RAY_TMPDIR", "/tmp")  # noqa: S108 - where Ray keeps it
+    try:
+        address = (Path(folder) / "ray" / "ray_current_cluster").read_text().strip()
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host, int(port)), _PROBE_TIMEOUT_S).close()
+    except (OSError, ValueError):
+        return "local"
+    return "auto"
 
 
 def stop_agent(agent: subprocess.Popen[bytes]) -> None:

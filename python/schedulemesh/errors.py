@@ -247,6 +247,9 @@ _BY_CODE: dict[str, type[SchedulerError]] = {
         TaskForgottenError,
     )
 } | {
+    "CONFIG_INVALID": ConfigurationError,
+    "STATE_DIR_IN_USE": ConfigurationError,
+    "STATE_DIR_UNUSABLE": ConfigurationError,
     "AGENT_UNREACHABLE": ClusterConnectionError,
     "TIMED_OUT": ClusterConnectionError,
     "UPGRADE_NEEDED": ClusterConnectionError,

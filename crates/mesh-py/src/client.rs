@@ -152,7 +152,10 @@ impl Client {
 
     /// Queues a task for submission and returns its key. Waits only while too many are not accepted.
     #[pyo3(signature = (ticket, spec, payload=None, blob=None, key=None, name=None))]
-    #[expect(clippy::too_many_arguments, reason = "one call for each task: a struct would cost more")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call for each task: a struct would cost more"
+    )]
     fn submit(
         &self,
         py: Python<'_>,
@@ -240,8 +243,7 @@ impl Client {
     fn flush(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         self.check_fork(py)?;
         let done = poll(py, seconds(timeout), |slice| {
-            self.shared
-                .wait_for(slice, |guarded| (guarded.desk.unaccepted().0 == 0).then_some(()))
+            self.shared.wait_for(slice, |guarded| (guarded.desk.unaccepted().0 == 0).then_some(()))
         })?;
         Ok(done.is_some())
     }
@@ -272,9 +274,8 @@ impl Client {
     ) -> PyResult<Bound<'py, PyBytes>> {
         self.check_fork(py)?;
         let http = self.http.clone();
-        let answer = wait(py, self.runtime.handle(), async move {
-            http.raw(&method, &path, body).await
-        })?;
+        let answer =
+            wait(py, self.runtime.handle(), async move { http.raw(&method, &path, body).await })?;
         Ok(PyBytes::new(py, &answer))
     }
 

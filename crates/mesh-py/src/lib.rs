@@ -6,6 +6,7 @@
 mod blobs;
 mod client;
 mod desk;
+mod embedded;
 mod error;
 mod link;
 mod shared;
@@ -28,6 +29,8 @@ mod _native {
     use super::client::{Client, Code, Spec};
     #[pymodule_export]
     use super::digest;
+    #[pymodule_export]
+    use super::embedded::EmbeddedServer;
 
     use pyo3::prelude::*;
 

@@ -125,9 +125,8 @@ impl Shared {
 
     /// Waits for room; `true` when there may be some.
     pub(crate) fn wait_for_room(&self, timeout: Duration) -> bool {
-        let room = |guarded: &mut Guarded| {
-            (guarded.over().is_some() || guarded.has_room()).then_some(())
-        };
+        let room =
+            |guarded: &mut Guarded| (guarded.over().is_some() || guarded.has_room()).then_some(());
         self.wait_for(timeout, room).is_some()
     }
 

@@ -156,7 +156,7 @@ def test_ctrl_c_ends_a_wait_for_a_value(client: Client, server: FakeServer) -> N
 
 
 def test_ctrl_c_ends_a_wait_in_native_code(client: Client, server: FakeServer) -> None:
-    server.answers = [problem("OVERLOADED", "busy", retry_after_ms=60_000)]
+    server.answers = [problem("OVERLOADED", "busy", retry_after_ms=1_000)]
     future = client.submit(double, 1)
     timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()

@@ -1,0 +1,1 @@
+"""Published import path: `client_api` is in here."""

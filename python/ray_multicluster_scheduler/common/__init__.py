@@ -1,0 +1,1 @@
+"""Published import path: `exception` and `model` are in here."""
