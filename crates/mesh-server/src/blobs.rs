@@ -15,7 +15,7 @@ use tokio::fs::{self, File};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 
 /// How long a blob that nothing refers to is kept: long enough to be submitted after its upload.
-const UNUSED_FOR: Duration = Duration::from_secs(3_600);
+const UNUSED_FOR: Duration = Duration::from_hours(1);
 /// Where blobs are written until they are complete.
 const UNFINISHED: &str = "tmp";
 

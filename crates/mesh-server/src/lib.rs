@@ -9,6 +9,7 @@ pub mod clients;
 pub mod clock;
 pub mod config;
 pub mod driver;
+mod fold;
 pub mod handle;
 pub mod hosts;
 pub mod http;

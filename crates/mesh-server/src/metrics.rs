@@ -89,7 +89,11 @@ impl Metrics {
         registry.register("tasks_submitted", "Tasks accepted", self.submitted.clone());
         registry.register("tasks_ended", "Tasks ended, by outcome", self.ended.clone());
         registry.register("task_retries", "Attempts tried again", self.retries.clone());
-        registry.register("late_reports", "Reports of attempts that no longer count", self.late.clone());
+        registry.register(
+            "late_reports",
+            "Reports of attempts that no longer count",
+            self.late.clone(),
+        );
         registry.register("assignments", "Tasks given room", self.assigned.clone());
         registry.register(
             "task_schedule_latency_ms",
@@ -101,7 +105,11 @@ impl Metrics {
             "Milliseconds from acceptance to the start, for tasks that were seen to start",
             self.queue_ms.clone(),
         );
-        registry.register("task_run_time_ms", "Milliseconds that attempts ran", self.run_ms.clone());
+        registry.register(
+            "task_run_time_ms",
+            "Milliseconds that attempts ran",
+            self.run_ms.clone(),
+        );
         registry.register("store_commits", "Durable commits", self.commits.clone());
         registry.register("store_commit_ms", "Milliseconds of a commit", self.commit_ms.clone());
         registry.register("store_commit_events", "Events in a commit", self.batch_events.clone());
@@ -161,7 +169,7 @@ fn millis(span: mesh_core::model::time::Span) -> f64 {
 
 /// All metrics, in the text format of Prometheus.
 pub(crate) async fn render(handle: &Handle) -> Result<String, Problem> {
-    let state = handle.read(|mesh, now| state_registry(mesh, now)).await?;
+    let state = handle.read(state_registry).await?;
     let (mut text, mut more) = (String::new(), String::new());
     let failed = |error: std::fmt::Error| {
         Problem::new("INTERNAL", format!("the metrics can't be written: {error}"), "")
@@ -182,7 +190,11 @@ fn state_registry(mesh: &Mesh, now: Timestamp) -> Registry {
     registry.register("tasks", "Tasks of which there is a record, by phase", phases);
     let oldest: Gauge<f64, std::sync::atomic::AtomicU64> = Gauge::default();
     oldest.set(oldest_wait(mesh, now));
-    registry.register("queue_oldest_wait_ms", "Milliseconds that the oldest of the newest queued tasks waits", oldest);
+    registry.register(
+        "queue_oldest_wait_ms",
+        "Milliseconds that the oldest of the newest queued tasks waits",
+        oldest,
+    );
     clusters(mesh, now, &mut registry);
     registry
 }
@@ -235,12 +247,19 @@ fn clusters(mesh: &Mesh, now: Timestamp, registry: &mut Registry) {
     registry.register("cluster_tasks", "Tasks assigned to a cluster", tasks);
     registry.register("cluster_leases", "Grants on a cluster", leases);
     registry.register("cluster_link", "1 for the state of a cluster's link", links);
-    registry.register("cluster_link_since_ms", "Milliseconds since the link changed its state", since);
+    registry.register(
+        "cluster_link_since_ms",
+        "Milliseconds since the link changed its state",
+        since,
+    );
     registry.register("cluster_breaker", "1 for the state of a cluster's breaker", breakers);
 }
 
+/// Reads one resource.
+type Share = fn(&Resources) -> f64;
+
 /// The resources that have metrics; custom ones would make labels without bound.
-const RESOURCES: [(&str, fn(&Resources) -> f64); 3] = [
+const RESOURCES: [(&str, Share); 3] = [
     ("CPU", |resources| resources.cpu.units()),
     ("GPU", |resources| resources.gpu.units()),
     ("memory", |resources| resources.memory.units()),

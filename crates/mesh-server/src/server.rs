@@ -16,6 +16,7 @@ use crate::accept::{Bound, Bounds, serve};
 use crate::config::Config;
 use crate::driver::ask::Ask;
 use crate::driver::{Settings, StartError, start};
+use crate::fold::fold_journal;
 use crate::handle::Handle;
 use crate::http::{App, router};
 use crate::state_dir::StateDir;
@@ -47,6 +48,7 @@ impl Server {
         let bound = Bound::open(&config).await?;
         let settings = settings(&config);
         let dir = state_dir.path().to_path_buf();
+        let folding = dir.clone();
         let opened = tokio::task::spawn_blocking(move || open(&dir, settings)).await;
         let opened = opened.map_err(|error| not_started(state_dir.path(), &error.to_string()))?;
         let (handle, driver) =
@@ -58,6 +60,7 @@ impl Server {
         tasks.spawn(crate::agents::dial_listening_agents(app.handle.clone()));
         tasks.spawn(crate::bootstrap::run(app.clone()));
         tasks.spawn(collect_blobs(app.handle.clone()));
+        tasks.spawn(fold_journal(app.handle.clone(), folding, settings.limits));
         let path = state_dir.path().to_path_buf();
         state_dir.announce(&url).map_err(|error| not_started(&path, &error.to_string()))?;
         let admin_token = crate::state_dir::admin_token(&path)

@@ -2,6 +2,7 @@
 //! events from the store first, then those that come, without a gap.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mesh_api::problem::Problem;
@@ -19,6 +20,7 @@ const EVENTS_MAX: usize = 20_000;
 pub(crate) struct Tail {
     kept: Mutex<Kept>,
     last: watch::Sender<Seq>,
+    folded: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -29,9 +31,10 @@ struct Kept {
 }
 
 impl Tail {
-    /// A tail whose last durable event is this one.
-    pub(crate) fn new(last: Seq) -> Self {
-        Self { kept: Mutex::default(), last: watch::Sender::new(last) }
+    /// A tail whose last durable event is the one, and the last event in the snapshot the other.
+    pub(crate) fn new(last: Seq, folded: Seq) -> Self {
+        let folded = AtomicU64::new(folded);
+        Self { kept: Mutex::default(), last: watch::Sender::new(last), folded }
     }
 
     /// Shows an entry that is durable.
@@ -51,6 +54,16 @@ impl Tail {
     /// The number of the last durable event.
     pub(crate) fn last(&self) -> Seq {
         *self.last.borrow()
+    }
+
+    /// The number of the last event that the snapshot includes.
+    pub(crate) fn folded(&self) -> Seq {
+        self.folded.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of a new snapshot.
+    pub(crate) fn set_folded(&self, folded: Seq) {
+        self.folded.store(folded, Ordering::Relaxed);
     }
 
     /// Why nothing can be changed at the moment.

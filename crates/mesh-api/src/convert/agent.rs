@@ -208,7 +208,11 @@ mod tests {
 
     #[test]
     fn a_failure_of_any_size_has_a_record_that_can_be_kept() {
-        let huge = RemoteError { message: "ä".repeat(1 << 20), traceback: "é".repeat(1 << 20), ..error("raised") };
+        let huge = RemoteError {
+            message: "ä".repeat(1 << 20),
+            traceback: "é".repeat(1 << 20),
+            ..error("raised")
+        };
         let details = DataFrame::Inline(vec![0; crate::INLINE_MAX].into());
         let read = reported(item(Happened::Failed { run_us: 7, error: huge, details })).unwrap();
         assert!(read.bytes.unwrap().len() <= crate::INLINE_MAX);
@@ -218,7 +222,8 @@ mod tests {
 
     #[test]
     fn what_an_agent_may_not_say_is_refused() {
-        let what = Happened::Failed { run_us: 0, error: error("timed_out"), details: DataFrame::None };
+        let what =
+            Happened::Failed { run_us: 0, error: error("timed_out"), details: DataFrame::None };
         assert_eq!(
             reported(item(what)).unwrap_err().details,
             ["error.cause: \"timed_out\" is not a cause that an agent may name"]

@@ -149,9 +149,8 @@ fn share(
 }
 
 fn tags(words: &[String], mistakes: &mut Mistakes) -> BTreeSet<mesh_core::model::id::Tag> {
-    let read = |(index, word): (usize, &String)| {
-        mistakes.keep(&format!("tags[{index}]"), word.parse())
-    };
+    let read =
+        |(index, word): (usize, &String)| mistakes.keep(&format!("tags[{index}]"), word.parse());
     words.iter().enumerate().filter_map(read).collect()
 }
 
@@ -206,6 +205,20 @@ mod tests {
         }))
         .unwrap();
         let listed = cluster(&wrong).unwrap_err().details.join("\n");
-        insta::assert_snapshot!(listed, @"");
+        insta::assert_snapshot!(listed, @r#"
+        name: is empty
+        dashboard: "10.0.0.1:8265" is not http://HOST:PORT or https://HOST:PORT
+        agent: "http://10.0.0.1" is not ws://HOST:PORT or wss://HOST:PORT
+        token: must say where the secret is: env:NAME or file:PATH
+        runtime_env: must be an object, as Ray's runtime_env is
+        weight: is negative
+        tags[0]: holds ' '; letters, digits and . _ - : / are allowed
+        labels."a b": holds ' '; letters, digits and . _ - : / are allowed
+        labels."a b": must be plain text of at most 256 bytes
+        max_utilisation: is 1.5; at most 1 is allowed
+        max_tasks: must be at least 1
+        lost_after_ms: must be at least 1
+        breaker_failures: must be at least 1
+        "#);
     }
 }

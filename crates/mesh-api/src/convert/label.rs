@@ -22,8 +22,8 @@ pub fn label_rule(text: &str) -> Result<LabelRule, String> {
     if key.is_empty() {
         return Err(format!("{text:?} does not begin with the key of a label; {FORMS}"));
     }
-    let test = label_test(rest.trim()).ok_or_else(|| format!("{text:?} is no rule; {FORMS}"))?;
-    Ok(LabelRule { key: key.to_owned(), test: test? })
+    let read = label_test(rest.trim()).ok_or_else(|| format!("{text:?} is no rule; {FORMS}"))?;
+    Ok(LabelRule { key: key.to_owned(), test: read? })
 }
 
 fn is_key(c: char) -> bool {

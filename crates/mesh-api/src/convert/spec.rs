@@ -34,7 +34,10 @@ pub fn task_spec(body: &SpecBody) -> Result<TaskSpec, Problem> {
         priority: priority(body.priority, &mut mistakes),
         python: body.python.as_deref().and_then(|text| {
             let version = text.parse::<PythonVersion>();
-            mistakes.keep("python", version.map_err(|_why| format!("{text:?} is no version such as 3.11")))
+            mistakes.keep(
+                "python",
+                version.map_err(|_why| format!("{text:?} is no version such as 3.11")),
+            )
         }),
         runtime_env: runtime_env("runtime_env", body.runtime_env.as_ref(), &mut mistakes),
     };
@@ -127,9 +130,8 @@ fn tags(
     mistakes: &mut Mistakes,
 ) -> BTreeSet<mesh_core::model::id::Tag> {
     check_count(field, words.len(), mistakes);
-    let read = |(index, word): (usize, &String)| {
-        mistakes.keep(&format!("{field}[{index}]"), word.parse())
-    };
+    let read =
+        |(index, word): (usize, &String)| mistakes.keep(&format!("{field}[{index}]"), word.parse());
     words.iter().enumerate().filter_map(read).collect()
 }
 

@@ -166,11 +166,7 @@ impl Prepared {
 }
 
 /// Reads arguments of a link frame.
-pub(super) fn payload_of(
-    data: DataFrame,
-    field: &str,
-    mistakes: &mut Mistakes,
-) -> Option<Payload> {
+pub(super) fn payload_of(data: DataFrame, field: &str, mistakes: &mut Mistakes) -> Option<Payload> {
     match data {
         DataFrame::None => Some(Payload::None),
         DataFrame::Inline(bytes) => inline(bytes, field, mistakes),
@@ -226,7 +222,14 @@ mod tests {
     }
 
     fn task() -> SubmitTaskBody {
-        SubmitTaskBody { spec: 0, key: Some("k".into()), name: None, payload: None, blob: None, job: None }
+        SubmitTaskBody {
+            spec: 0,
+            key: Some("k".into()),
+            name: None,
+            payload: None,
+            blob: None,
+            job: None,
+        }
     }
 
     #[test]
@@ -245,7 +248,11 @@ mod tests {
             name: None,
             payload: DataFrame::Inline(Bytes::from_static(b"hi")),
         };
-        assert_eq!(spec.link(by_link).unwrap().body, body("aGk="), "whichever door it came through");
+        assert_eq!(
+            spec.link(by_link).unwrap().body,
+            body("aGk="),
+            "whichever door it came through"
+        );
     }
 
     #[test]
@@ -279,7 +286,8 @@ mod tests {
                 "name: holds the control character '\\u{1b}'"
             ]
         );
-        let both = SubmitTaskBody { payload: Some(String::new()), blob: Some("x".into()), ..task() };
+        let both =
+            SubmitTaskBody { payload: Some(String::new()), blob: Some("x".into()), ..task() };
         assert_eq!(
             function().http(both).unwrap_err().details,
             ["payload: only one of payload, blob and job may be given"]

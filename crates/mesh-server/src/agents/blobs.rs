@@ -35,7 +35,9 @@ impl BlobDesk {
     /// Answers with a part of a blob, or why there is none.
     pub(super) async fn pull(&self, pull: &PullFrame) {
         let piece = match self.piece(pull).await {
-            Ok(bytes) => PieceFrame { id: pull.id.clone(), offset: pull.offset, bytes, problem: None },
+            Ok(bytes) => {
+                PieceFrame { id: pull.id.clone(), offset: pull.offset, bytes, problem: None }
+            }
             Err(problem) => PieceFrame {
                 id: pull.id.clone(),
                 offset: pull.offset,
@@ -51,7 +53,11 @@ impl BlobDesk {
         if self.to_agent.queued() > WAITING_MAX {
             return Err(Problem {
                 retry_after_ms: Some(1_000),
-                ..Problem::new("OVERLOADED", "too many parts of blobs are on their way", "ask again")
+                ..Problem::new(
+                    "OVERLOADED",
+                    "too many parts of blobs are on their way",
+                    "ask again",
+                )
             });
         }
         let len = usize::try_from(pull.len).unwrap_or(usize::MAX).min(BLOB_PART_MAX);
@@ -97,7 +103,9 @@ impl BlobDesk {
         };
         if writer.size() != offset {
             let size = writer.size();
-            return Err(bad_frame(&format!("upload {upload} continues at {size}, not at {offset}")));
+            return Err(bad_frame(&format!(
+                "upload {upload} continues at {size}, not at {offset}"
+            )));
         }
         writer.write(&bytes).await?;
         let offset = writer.size();

@@ -1,7 +1,7 @@
 //! Dialling agents that listen: for clusters whose entry names the address of an agent, because only
 //! the control plane can reach out.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,11 +32,12 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fro
 
 /// Keeps dialling every agent that listens, until the driver ends.
 pub(crate) async fn dial_listening_agents(handle: Handle) {
-    let mut dialled: HashMap<ClusterName, (Reach, AbortHandle)> = HashMap::new();
+    let mut dialled: BTreeMap<ClusterName, (Reach, AbortHandle)> = BTreeMap::new();
     loop {
         let wanted = handle.read(|mesh, _now| {
-            let reached = mesh.clusters().map(|cluster| (cluster.name.clone(), reach(&cluster.spec)));
-            reached.filter(|(_, reach)| reach.agent.is_some()).collect::<HashMap<_, _>>()
+            let reached =
+                mesh.clusters().map(|cluster| (cluster.name.clone(), reach(&cluster.spec)));
+            reached.filter(|(_, reach)| reach.agent.is_some()).collect::<BTreeMap<_, _>>()
         });
         let Ok(wanted) = wanted.await else { break };
         dialled.retain(|name, (reach, task)| {
@@ -47,14 +48,16 @@ pub(crate) async fn dial_listening_agents(handle: Handle) {
             keep
         });
         for (name, reach) in wanted {
-            if !dialled.contains_key(&name) {
+            dialled.entry(name).or_insert_with_key(|name| {
                 let task = tokio::spawn(keep_dialling(handle.clone(), name.clone(), reach.clone()));
-                dialled.insert(name, (reach, task.abort_handle()));
-            }
+                (reach, task.abort_handle())
+            });
         }
         sleep(LOOK_EVERY).await;
     }
-    dialled.into_values().for_each(|(_, task)| task.abort());
+    for (_, task) in dialled.into_values() {
+        task.abort();
+    }
 }
 
 async fn keep_dialling(handle: Handle, cluster: ClusterName, reach: Reach) {
@@ -95,14 +98,15 @@ async fn dial(handle: &Handle, cluster: &ClusterName, reach: &Reach) -> Result<(
         Ok(Message::Close(_)) | Err(_) => Wire::Closed,
         Ok(_) => Wire::Other,
     });
-    let sink = sink
-        .with(|bytes: Bytes| async { Ok::<_, tungstenite::Error>(Message::Binary(bytes)) });
+    let sink =
+        sink.with(|bytes: Bytes| async { Ok::<_, tungstenite::Error>(Message::Binary(bytes)) });
     run(Box::pin(sink), stream, handle.clone(), Some(cluster.clone())).await
 }
 
 async fn connect(reach: &Reach) -> Result<WebSocketStream<MaybeTlsStream<TcpStream>>, String> {
     let url = reach.agent.as_deref().unwrap_or_default();
-    let url = if url.split('/').count() > 3 { url.to_owned() } else { format!("{url}/v1/link/agent") };
+    let url =
+        if url.split('/').count() > 3 { url.to_owned() } else { format!("{url}/v1/link/agent") };
     let mut request = url.into_client_request().map_err(|error| error.to_string())?;
     let headers = request.headers_mut();
     headers.insert("x-schedulemesh-protocol", HeaderValue::from(LINK_PROTOCOL));

@@ -5,7 +5,7 @@ mod blobs;
 mod dial;
 mod session;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,10 +27,13 @@ pub(crate) const FRAME_BYTES_MAX: usize = 512 << 20;
 /// Most questions to one agent that wait for their answer.
 const QUESTIONS_MAX: usize = 256;
 
+/// Who waits for an answer.
+type Asker = oneshot::Sender<Result<String, String>>;
+
 /// The links that are up, for questions that the driver need not know of.
 #[derive(Debug, Default)]
 pub(crate) struct AgentLinks {
-    up: Mutex<HashMap<ClusterName, Arc<AgentLink>>>,
+    up: Mutex<BTreeMap<ClusterName, Arc<AgentLink>>>,
     trouble: Mutex<HashMap<ClusterName, String>>,
 }
 
@@ -39,7 +42,7 @@ pub(crate) struct AgentLinks {
 pub(crate) struct AgentLink {
     id: LinkId,
     outbox: Outbox<ToAgent>,
-    questions: Mutex<HashMap<u64, oneshot::Sender<Result<String, String>>>>,
+    questions: Mutex<HashMap<u64, Asker>>,
 }
 
 impl AgentLinks {
@@ -77,7 +80,9 @@ impl AgentLinks {
     /// Closes every link.
     pub(crate) fn close_all(&self) {
         let links = std::mem::take(&mut *lock(&self.up));
-        links.into_iter().for_each(|(_, link)| link.outbox.close());
+        for link in links.into_values() {
+            link.outbox.close();
+        }
     }
 
     /// Whether a cluster has a link.

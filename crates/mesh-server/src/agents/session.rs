@@ -22,7 +22,7 @@ use crate::outbox::{Inbox, Outbox, outbox};
 /// How long an agent may take to say hello.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// How long one frame may take to be written before the agent counts as gone.
-const WRITE_WITHIN: Duration = Duration::from_secs(60);
+const WRITE_WITHIN: Duration = Duration::from_mins(1);
 /// How long a link may take to be closed.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -74,14 +74,17 @@ pub(super) async fn run(
     let heartbeat = handle.shared.heartbeat;
     let mut writer = tokio::spawn(write_all(sink, inbox, heartbeat));
     let desk = BlobDesk::new(handle.blobs().clone(), to_agent.clone());
-    let mut reader = Reader { handle: handle.clone(), cluster: cluster.clone(), link, to_agent, desk };
+    let mut reader =
+        Reader { handle: handle.clone(), cluster: cluster.clone(), link, to_agent, desk };
     let why = tokio::select! {
         why = reader.run(&mut stream, heartbeat * 4) => why,
         _ = &mut writer => "it could not be written to, or was replaced",
     };
     tracing::info!(%cluster, link, why, "agent unlinked");
     reader.to_agent.close();
-    drop(timeout(GOODBYE_WITHIN, &mut writer).await);
+    if !writer.is_finished() {
+        drop(timeout(GOODBYE_WITHIN, &mut writer).await);
+    }
     writer.abort();
     let gone = Ask::Agent { link, cluster, said: AgentSaid::Gone };
     drop(handle.send(0, gone).await); // or the driver is gone, which is as well
@@ -120,7 +123,15 @@ async fn greet(
     let linked = cluster.clone();
     handle
         .ask(0, |reply| {
-            Ask::Link(Box::new(LinkAsk { link, cluster: linked, facts, held, nodes, outbox, reply }))
+            Ask::Link(Box::new(LinkAsk {
+                link,
+                cluster: linked,
+                facts,
+                held,
+                nodes,
+                outbox,
+                reply,
+            }))
         })
         .await?;
     Ok(cluster)

@@ -8,7 +8,9 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use mesh_api::agent::{DataFrame, Heartbeat};
 use mesh_api::client_link::{EndedTask, FailureRecord, FromClient, SubmitFrame, ToClient};
-use mesh_api::convert::{Accept, Prepared, data_frame, digest, digest_of, outcome_word, remote_error};
+use mesh_api::convert::{
+    Accept, Prepared, data_frame, digest, digest_of, outcome_word, remote_error,
+};
 use mesh_api::problem::Problem;
 use mesh_api::{INLINE_MAX, LINK_PROTOCOL};
 use mesh_core::Command;
@@ -72,9 +74,7 @@ async fn hello(stream: &mut SplitStream<WebSocket>) -> Result<(), Problem> {
         return Err(bad_frame("the first frame must be a hello, within ten seconds"));
     };
     match decode(&bytes)? {
-        FromClient::Hello { protocol: LINK_PROTOCOL, .. } => {
-            Ok(())
-        }
+        FromClient::Hello { protocol: LINK_PROTOCOL, .. } => Ok(()),
         FromClient::Hello { protocol, version } => Err(upgrade("client", &version, protocol)),
         _ => Err(bad_frame("the first frame must be a hello")),
     }
@@ -152,9 +152,9 @@ impl Reader {
                 self.handle.send(bytes, Ask::ClientSubmit(Box::new(submit))).await
             }
             FromClient::Cancel { id, tasks } => {
-                let commands = tasks.into_iter().map(|task| Command::Cancel(TaskId(task))).collect();
-                let answers =
-                    self.handle.ask(0, |reply| Ask::Commands { commands, reply }).await?;
+                let commands =
+                    tasks.into_iter().map(|task| Command::Cancel(TaskId(task))).collect();
+                let answers = self.handle.ask(0, |reply| Ask::Commands { commands, reply }).await?;
                 let errors = answers.into_iter().map(Result::err).collect();
                 drop(self.answers.send(ToClient::Cancelled { id, errors }).await);
                 Ok(())

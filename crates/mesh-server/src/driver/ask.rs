@@ -11,6 +11,7 @@ use mesh_core::model::cluster::{AgentFacts, NodeFacts};
 use mesh_core::model::id::{ClusterName, Digest, TaskId};
 use mesh_core::model::task::BlobId;
 use mesh_core::model::time::Timestamp;
+use mesh_core::snapshot::Snapshot;
 use mesh_core::{Answer, Command, Mesh};
 use mesh_store::{Entry, Seq, Side};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -62,6 +63,8 @@ pub(crate) enum Ask {
     Watch { client: ClientId, tasks: Vec<TaskId> },
     /// A client link closed.
     ClientGone { client: ClientId },
+    /// Keep a snapshot that includes the events up to this one.
+    SaveSnapshot { seq: Seq, snapshot: Box<Snapshot>, reply: Reply<()> },
     /// Say which blobs something refers to.
     UsedBlobs { reply: Reply<HashSet<BlobId>> },
     /// End, with a last snapshot or without one.
@@ -117,6 +120,7 @@ impl std::fmt::Debug for Ask {
             Self::ClientSubmit(_) => "ClientSubmit",
             Self::Watch { .. } => "Watch",
             Self::ClientGone { .. } => "ClientGone",
+            Self::SaveSnapshot { .. } => "SaveSnapshot",
             Self::UsedBlobs { .. } => "UsedBlobs",
             Self::Shutdown { .. } => "Shutdown",
         };

@@ -1,7 +1,7 @@
 //! Sending agents what is to be done. What is sent follows from the state: a link that comes up is
 //! sent all of it, and later only what is new.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 use mesh_api::LINK_PROTOCOL;
@@ -162,7 +162,7 @@ impl Desk<'_> {
     /// Sends effects, in their order, to the agents of their clusters. Those of clusters without a
     /// link are left: they are sent when there is one.
     fn send(mut self, seats: &mut Seats, effects: impl Iterator<Item = Effect>) {
-        let mut by_cluster: HashMap<ClusterId, Vec<Effect>> = HashMap::new();
+        let mut by_cluster: BTreeMap<ClusterId, Vec<Effect>> = BTreeMap::new();
         for effect in effects {
             let cluster = match &effect {
                 Effect::Start { cluster, .. } | Effect::Stop { cluster, .. } => *cluster,
@@ -227,7 +227,11 @@ impl Desk<'_> {
         let own = shape.and_then(|shape| shape.runtime_env.as_deref()).map(str::to_owned);
         // A job's environment is in its arguments; the cluster's is what it falls back to.
         let is_job = shape.is_some_and(|shape| shape.kind == Kind::Job);
-        let runtime_env = if is_job { draft.runtime_env.clone().or(own) } else { own.or_else(|| draft.runtime_env.clone()) };
+        let runtime_env = if is_job {
+            draft.runtime_env.clone().or(own)
+        } else {
+            own.or_else(|| draft.runtime_env.clone())
+        };
         LeaseFrame {
             lease: id.0,
             node: node.to_owned(),

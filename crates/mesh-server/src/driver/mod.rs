@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mesh_api::problem::Problem;
+use mesh_core::snapshot::Snapshot;
 use mesh_core::{Command, Limits, Mesh};
 use mesh_store::{Batch, Entry, Seq, Store, StoreError};
 use tokio::sync::{Semaphore, mpsc};
@@ -82,13 +83,13 @@ pub fn start(
     store: Box<dyn Store>,
     settings: Settings,
 ) -> Result<(Handle, JoinHandle<()>), StartError> {
-    let mesh = recover::load(store.as_ref(), settings.limits)?;
+    let (folded, mesh) = recover::load(store.as_ref(), settings.limits)?;
     let blobs = Blobs::open(dir).map_err(StartError::Blobs)?;
     let (asks, waiting) = mpsc::channel(WAITING_ASKS_MAX);
     let shared = Shared {
         asks,
         room: Arc::new(Semaphore::new(all_permits())),
-        tail: Arc::new(Tail::new(store.last_seq())),
+        tail: Arc::new(Tail::new(store.last_seq(), folded)),
         blobs,
         agents: Arc::new(AgentLinks::default()),
         clock: Arc::new(Clock::start(mesh.at())),
@@ -143,11 +144,7 @@ enum Health {
 }
 
 impl Driver {
-    fn run(
-        mut self,
-        mut waiting: mpsc::Receiver<Queued>,
-        timers: &tokio::runtime::Runtime,
-    ) {
+    fn run(mut self, mut waiting: mpsc::Receiver<Queued>, timers: &tokio::runtime::Runtime) {
         let mut asks = Vec::with_capacity(TURN_MAX);
         let mut goodbye = None;
         self.begin();
@@ -223,9 +220,7 @@ impl Driver {
                 let due = self.mesh.next_timer()?.since(self.clock.now());
                 Some(Duration::from_micros(due.micros()).max(WAIT_MIN))
             }
-            Health::Full(at, _) => {
-                Some(at.saturating_duration_since(Instant::now()).max(WAIT_MIN))
-            }
+            Health::Full(at, _) => Some(at.saturating_duration_since(Instant::now()).max(WAIT_MIN)),
             Health::Failed(..) => None,
         }
     }
@@ -234,12 +229,10 @@ impl Driver {
     fn finish(&mut self, mut turn: Turn) {
         self.mesh.take_changes();
         match self.commit(&mut turn) {
-            Ok(()) => {
-                self.dispatch(&mut turn);
-                self.answer(turn);
-            }
-            Err(problem) => turn.refuse(&problem, &self.mesh, self.clock.now()),
+            Ok(()) => self.dispatch(&mut turn),
+            Err(problem) => turn.refuse(&problem),
         }
+        self.answer(turn);
     }
 
     fn commit(&mut self, turn: &mut Turn) -> Result<(), Problem> {
@@ -278,7 +271,7 @@ impl Driver {
         self.seats.leave();
         self.links.close_all();
         let blind = match recover::load(self.store.as_ref(), self.limits) {
-            Ok(mesh) => {
+            Ok((_folded, mesh)) => {
                 self.books = Books::of(&mesh);
                 self.mesh = mesh;
                 false
@@ -341,9 +334,22 @@ impl Driver {
         if seq == 0 {
             return;
         }
+        if let Err(problem) = self.save_snapshot(seq, &self.mesh.snapshot()) {
+            tracing::warn!(%problem, "last snapshot not written");
+        }
+    }
+
+    /// Keeps a snapshot, and gives up the journal before it, except for those who still follow it.
+    fn save_snapshot(&mut self, seq: Seq, snapshot: &Snapshot) -> Result<(), Problem> {
         let kept = seq.saturating_sub(EVENTS_KEPT);
-        if let Err(error) = self.store.save_snapshot(seq, &self.mesh.snapshot(), kept) {
-            tracing::warn!(%error, "last snapshot not written");
+        match self.store.save_snapshot(seq, snapshot, kept) {
+            Ok(()) => {
+                self.tail.set_folded(seq);
+                Ok(())
+            }
+            // Nothing depends on it: whether the disk is full or broken shows at the next commit.
+            Err(error @ StoreError::Full { .. }) => Err(store_full(&error)),
+            Err(error) => Err(store_failed(&error)),
         }
     }
 }

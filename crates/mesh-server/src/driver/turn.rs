@@ -10,7 +10,7 @@ use mesh_core::command::Submission;
 use mesh_core::model::id::{ClusterName, TaskId};
 use mesh_core::model::task::Data;
 use mesh_core::model::time::Timestamp;
-use mesh_core::{Answer, Command, Event, Mesh};
+use mesh_core::{Answer, Command, Event};
 use mesh_store::{Batch, Entry, Seq, Side, StoreError};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -93,24 +93,36 @@ impl Turn {
         }
     }
 
-    /// Tells everybody who wanted a change that there is none. Reads are answered: the state is what
-    /// the store says.
-    pub(super) fn refuse(self, problem: &Problem, mesh: &Mesh, now: Timestamp) {
-        for link in self.linked {
-            drop(link.reply.send(Err(problem.clone())));
+    /// Makes this a turn in which nothing happened: everybody who wanted a change is told why there
+    /// is none. Who only reads is answered as ever.
+    pub(super) fn refuse(&mut self, problem: &Problem) {
+        for link in self.linked.drain(..) {
+            drop(link.reply.send(Err(problem.clone()))); // whoever hung up is not linked either way
         }
-        for pending in self.pending {
-            match pending {
-                Pending::Submit(reply, _) => drop(reply.send(Err(problem.clone()))),
-                Pending::Commands(reply, _) => drop(reply.send(Err(problem.clone()))),
-                Pending::Code(reply) => drop(reply.send(Err(problem.clone()))),
-                Pending::WaitEnded { reply, .. } => drop(reply.send(Err(problem.clone()))),
-                Pending::Data { reply, .. } => drop(reply.send(Err(problem.clone()))),
-                Pending::Replay { reply, .. } => drop(reply.send(Err(problem.clone()))),
-                Pending::Read(read) => read(mesh, now),
-                Pending::Client { .. } | Pending::Watch { .. } => {}
+        let pending = std::mem::take(&mut self.pending);
+        self.pending = pending.into_iter().filter_map(|pending| pending.refused(problem)).collect();
+        self.batch = Batch::default();
+        self.fresh.clear();
+        self.reported.clear();
+    }
+}
+
+impl Pending {
+    /// Says that nothing was changed, and returns who is still to be answered.
+    fn refused(self, problem: &Problem) -> Option<Self> {
+        let problem = problem.clone();
+        // Whoever hung up needs no answer.
+        match self {
+            Self::Submit(reply, _) => drop(reply.send(Err(problem))),
+            Self::Commands(reply, _) => drop(reply.send(Err(problem))),
+            Self::Code(reply) => drop(reply.send(Err(problem))),
+            Self::Client { client, id, results } => {
+                let results = results.iter().map(|_| Accepted::Error(problem.clone())).collect();
+                return Some(Self::Client { client, id, results });
             }
+            reader => return Some(reader),
         }
+        None
     }
 }
 
@@ -176,6 +188,9 @@ impl Driver {
             Ask::Watch { client, tasks } => turn.pending.push(Pending::Watch { client, tasks }),
             Ask::ClientGone { client } => self.watchers.leave(client),
             Ask::Shutdown { snapshot, reply } => turn.goodbye = Some((snapshot, reply)),
+            Ask::SaveSnapshot { seq, snapshot, reply } => {
+                drop(reply.send(self.save_snapshot(seq, &snapshot)));
+            }
             Ask::UsedBlobs { reply } => drop(reply.send(Ok(self.books.used_blobs()))),
         }
     }
@@ -244,7 +259,8 @@ impl Driver {
             held: link.held.clone(),
         };
         let nodes = Command::Nodes(link.cluster.clone(), link.nodes.clone());
-        let linked = self.decide(turn, &command, None).and_then(|_| self.decide(turn, &nodes, None));
+        let linked =
+            self.decide(turn, &command, None).and_then(|_| self.decide(turn, &nodes, None));
         match linked {
             Ok(_) => turn.linked.push(link),
             Err(problem) => drop(link.reply.send(Err(problem))),
@@ -290,6 +306,9 @@ impl Driver {
 
     /// Answers everybody, now that the turn is durable.
     pub(super) fn answer(&mut self, turn: Turn) {
+        if self.is_blind() {
+            return; // nothing that could be said is known to be true
+        }
         let Turn { now, pending, fresh, started, ended, .. } = turn;
         // What a client submitted is watched before it is told of what happened in this turn.
         let mut readers = Vec::new();
@@ -313,7 +332,6 @@ impl Driver {
             Pending::Submit(reply, results) => drop(reply.send(Ok(results))),
             Pending::Commands(reply, answers) => drop(reply.send(Ok(answers))),
             Pending::Code(reply) => drop(reply.send(Ok(()))),
-            Pending::Read(read) if self.is_blind() => drop(read),
             Pending::Read(read) => read(&self.mesh, now),
             Pending::Data { task, side, reply } => {
                 let bytes = self.store.data(task, side).map_err(|error| unreadable(&error));

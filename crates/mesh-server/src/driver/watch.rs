@@ -1,6 +1,6 @@
 //! Who wants to know when tasks start and end.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use mesh_api::client_link::Accepted;
@@ -117,7 +117,7 @@ impl Watchers {
         if self.tasks.is_empty() {
             return;
         }
-        let mut news: HashMap<ClientId, News> = HashMap::new();
+        let mut news: BTreeMap<ClientId, News> = BTreeMap::new();
         for id in started {
             for watcher in self.tasks.get(id).into_iter().flatten() {
                 if let Watcher::Client(client) = watcher {
@@ -130,7 +130,8 @@ impl Watchers {
                 match watcher {
                     Watcher::Once(reply) => drop(reply.send(Ok(()))),
                     Watcher::Client(client) => {
-                        let end = end_notice(mesh, *id).map(|end| self.with_bytes(client, end, fresh));
+                        let end =
+                            end_notice(mesh, *id).map(|end| self.with_bytes(client, end, fresh));
                         news.entry(client).or_default().ended.extend(end);
                     }
                 }

@@ -19,10 +19,10 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::support::PATIENCE;
 
-pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Opens a link's WebSocket.
-pub async fn connect(server: &RunningServer, path: &str, token: &str) -> Socket {
+pub(crate) async fn connect(server: &RunningServer, path: &str, token: &str) -> Socket {
     let url = format!("{}{path}", server.url().replace("http://", "ws://"));
     let mut request = url.into_client_request().unwrap();
     let bearer = format!("Bearer {token}").parse().unwrap();
@@ -31,19 +31,19 @@ pub async fn connect(server: &RunningServer, path: &str, token: &str) -> Socket 
 }
 
 /// An agent with one node.
-pub struct Agent {
+pub(crate) struct Agent {
     socket: Socket,
-    pub hello: Hello,
-    pub welcome: Welcome,
+    pub(crate) hello: Hello,
+    pub(crate) welcome: Welcome,
     next: u64,
     starts: VecDeque<StartTask>,
     stops: VecDeque<StopTask>,
     code: BTreeMap<String, Bytes>,
-    pub acked: u64,
+    pub(crate) acked: u64,
 }
 
 /// The hello of an agent of a cluster with one node of so many cores.
-pub fn hello(cluster: &str, cpus: f64) -> Hello {
+pub(crate) fn hello(cluster: &str, cpus: f64) -> Hello {
     Hello {
         protocol: LINK_PROTOCOL,
         cluster: cluster.into(),
@@ -65,12 +65,12 @@ pub fn hello(cluster: &str, cpus: f64) -> Hello {
 
 impl Agent {
     /// Links a new agent with two cores.
-    pub async fn link(server: &RunningServer, cluster: &str) -> Self {
+    pub(crate) async fn link(server: &RunningServer, cluster: &str) -> Self {
         Self::link_as(server, hello(cluster, 2.0)).await.unwrap()
     }
 
     /// Links an agent that says this.
-    pub async fn link_as(server: &RunningServer, hello: Hello) -> Result<Self, Problem> {
+    pub(crate) async fn link_as(server: &RunningServer, hello: Hello) -> Result<Self, Problem> {
         let mut socket = connect(server, "/v1/link/agent", server.admin_token()).await;
         send(&mut socket, &FromAgent::Hello(hello.clone())).await;
         let welcome = match receive(&mut socket).await.expect("an answer to the hello") {
@@ -84,7 +84,7 @@ impl Agent {
     }
 
     /// The next frame that is not a heartbeat; nothing when the link is closed.
-    pub async fn hear(&mut self) -> Option<ToAgent> {
+    pub(crate) async fn hear(&mut self) -> Option<ToAgent> {
         receive(&mut self.socket).await
     }
 
@@ -108,7 +108,7 @@ impl Agent {
     }
 
     /// The next attempt to start.
-    pub async fn start(&mut self) -> StartTask {
+    pub(crate) async fn start(&mut self) -> StartTask {
         loop {
             if let Some(start) = self.starts.pop_front() {
                 return start;
@@ -118,7 +118,7 @@ impl Agent {
     }
 
     /// The next attempt to end.
-    pub async fn stop(&mut self) -> StopTask {
+    pub(crate) async fn stop(&mut self) -> StopTask {
         loop {
             if let Some(stop) = self.stops.pop_front() {
                 return stop;
@@ -128,12 +128,12 @@ impl Agent {
     }
 
     /// The code of a digest, as it was sent.
-    pub fn code(&self, digest: &str) -> Option<&Bytes> {
+    pub(crate) fn code(&self, digest: &str) -> Option<&Bytes> {
         self.code.get(digest)
     }
 
     /// Reports what happened, and returns the number of the report.
-    pub async fn report(&mut self, task: &StartTask, what: Happened) -> u64 {
+    pub(crate) async fn report(&mut self, task: &StartTask, what: Happened) -> u64 {
         let item = ReportItem { task: task.task, attempt: task.attempt, what };
         let seq = self.next;
         self.next += 1;
@@ -142,7 +142,7 @@ impl Agent {
     }
 
     /// Reports and waits until the report is durable.
-    pub async fn report_durably(&mut self, task: &StartTask, what: Happened) {
+    pub(crate) async fn report_durably(&mut self, task: &StartTask, what: Happened) {
         let seq = self.report(task, what).await;
         while self.acked < seq {
             self.take().await;
@@ -150,12 +150,12 @@ impl Agent {
     }
 
     /// Says something.
-    pub async fn say(&mut self, frame: &FromAgent) {
+    pub(crate) async fn say(&mut self, frame: &FromAgent) {
         send(&mut self.socket, frame).await;
     }
 
     /// Runs tasks until so many have finished, each with its arguments as its result.
-    pub async fn echo(&mut self, count: usize) {
+    pub(crate) async fn echo(&mut self, count: usize) {
         for _ in 0..count {
             let task = self.start().await;
             let result = task.payload.clone();
@@ -164,18 +164,18 @@ impl Agent {
     }
 
     /// Breaks the link without a goodbye.
-    pub fn vanish(self) -> Hello {
+    pub(crate) fn vanish(self) -> Hello {
         self.hello
     }
 }
 
 /// A result.
-pub fn finished(value: &str) -> Happened {
+pub(crate) fn finished(value: &str) -> Happened {
     Happened::Finished { run_us: 10, result: DataFrame::Inline(value.to_owned().into()) }
 }
 
 /// A failure of the task's own code.
-pub fn raised(message: &str) -> Happened {
+pub(crate) fn raised(message: &str) -> Happened {
     let error = RemoteError {
         cause: "raised".into(),
         exception: "ValueError".into(),
@@ -186,11 +186,11 @@ pub fn raised(message: &str) -> Happened {
 }
 
 /// An attempt that is held.
-pub fn held(task: &StartTask) -> HeldTask {
+pub(crate) fn held(task: &StartTask) -> HeldTask {
     HeldTask { task: task.task, attempt: task.attempt }
 }
 
-pub async fn send<T: serde::Serialize>(socket: &mut Socket, frame: &T) {
+pub(crate) async fn send<T: serde::Serialize>(socket: &mut Socket, frame: &T) {
     let bytes = mesh_api::encode(frame).unwrap();
     socket.send(Message::Binary(bytes.into())).await.unwrap();
 }

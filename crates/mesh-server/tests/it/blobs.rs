@@ -18,7 +18,8 @@ async fn large_arguments_and_results_travel_in_parts() {
     add_cluster(&handle, "a").await;
     put_code(&handle).await;
     let mut agent = Agent::link(&server, "a").await;
-    let bytes: Vec<u8> = (0..BLOB_PART_MAX * 2 + 7).map(|n| u8::try_from(n % 251).unwrap()).collect();
+    let bytes: Vec<u8> =
+        (0..BLOB_PART_MAX * 2 + 7).map(|n| u8::try_from(n % 251).unwrap()).collect();
     let mut writer = handle.blobs().create().await.unwrap();
     writer.write(&bytes).await.unwrap();
     let (id, size) = writer.finish().await.unwrap();

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::agent::{Agent, Socket, connect, raised, send};
-use crate::support::{CODE, PATIENCE, add_cluster, function, serve};
+use crate::support::{CODE, PATIENCE, add_cluster, function, serve, serve_with};
 
 /// A client with a link.
 struct Client {
@@ -164,7 +164,9 @@ async fn mistakes_are_answered_task_by_task_and_cancellations_one_by_one() {
 async fn a_client_that_reads_slowly_gets_every_result_in_the_end() {
     const TASKS: usize = 300;
     let dir = tempfile::tempdir().unwrap();
-    let server = serve(dir.path()).await;
+    // Its agent says nothing for longer than usual.
+    let patient = |config: &mut mesh_server::config::Config| config.heartbeat = PATIENCE;
+    let server = serve_with(dir.path(), patient).await;
     add_cluster(server.handle(), "a").await;
     let mut agent = Agent::link(&server, "a").await;
     let mut client = Client::link(&server).await;

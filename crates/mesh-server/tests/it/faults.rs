@@ -33,7 +33,8 @@ async fn a_full_disk_refuses_changes_and_goes_on_when_it_has_room() {
 
     let accepted = async {
         loop {
-            let again = handle.submit(vec![task(&function(), "lost", "x")]).await.unwrap().remove(0);
+            let again =
+                handle.submit(vec![task(&function(), "lost", "x")]).await.unwrap().remove(0);
             match again {
                 Ok(submitted) => return submitted,
                 Err(problem) => assert_eq!(problem.code, "STORE_FULL"),

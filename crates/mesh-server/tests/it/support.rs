@@ -6,26 +6,26 @@ use std::time::Duration;
 
 use mesh_api::convert::{Accept, Prepared};
 use mesh_api::v1::{AffinityBody, RetriesBody, SpecBody, SubmitTaskBody, WorkBody};
+use mesh_core::Command;
 use mesh_core::model::id::{ClusterName, TaskId};
 use mesh_core::model::task::{End, Phase};
-use mesh_core::Command;
 use mesh_server::config::Config;
 use mesh_server::handle::{Handle, Submitted};
 use mesh_server::{RunningServer, Server};
 
 /// How long anything may take before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The code that all functions of the tests have.
-pub const CODE: &[u8] = b"def f(): ...";
+pub(crate) const CODE: &[u8] = b"def f(): ...";
 
 /// Starts a server in a folder, with a heartbeat that makes tests quick.
-pub async fn serve(dir: &Path) -> RunningServer {
+pub(crate) async fn serve(dir: &Path) -> RunningServer {
     serve_with(dir, |_config| {}).await
 }
 
 /// Starts a server in a folder, set up as said.
-pub async fn serve_with(dir: &Path, set_up: impl FnOnce(&mut Config)) -> RunningServer {
+pub(crate) async fn serve_with(dir: &Path, set_up: impl FnOnce(&mut Config)) -> RunningServer {
     let mut config = Config::embedded(dir).unwrap();
     config.heartbeat = Duration::from_millis(250);
     set_up(&mut config);
@@ -33,13 +33,13 @@ pub async fn serve_with(dir: &Path, set_up: impl FnOnce(&mut Config)) -> Running
 }
 
 /// Registers a cluster.
-pub async fn add_cluster(handle: &Handle, name: &str) {
+pub(crate) async fn add_cluster(handle: &Handle, name: &str) {
     let spec = mesh_core::model::cluster::ClusterSpec::default();
     add_cluster_as(handle, name, spec).await;
 }
 
 /// Registers a cluster, set up as said.
-pub async fn add_cluster_as(
+pub(crate) async fn add_cluster_as(
     handle: &Handle,
     name: &str,
     spec: mesh_core::model::cluster::ClusterSpec,
@@ -49,14 +49,14 @@ pub async fn add_cluster_as(
 }
 
 /// The code's digest, kept by the server.
-pub async fn put_code(handle: &Handle) -> String {
+pub(crate) async fn put_code(handle: &Handle) -> String {
     let digest = mesh_api::convert::digest_of(CODE);
     handle.put_code(vec![(digest, CODE.into())]).await.unwrap();
     digest.to_string()
 }
 
 /// A specification in which nothing is said.
-pub fn spec(work: WorkBody) -> SpecBody {
+pub(crate) fn spec(work: WorkBody) -> SpecBody {
     SpecBody {
         work,
         resources: None,
@@ -72,12 +72,12 @@ pub fn spec(work: WorkBody) -> SpecBody {
 }
 
 /// The specification of a function.
-pub fn function() -> SpecBody {
+pub(crate) fn function() -> SpecBody {
     spec(WorkBody::Function { code: mesh_api::convert::digest_of(CODE).to_string() })
 }
 
 /// A task of a specification.
-pub fn task(spec: &SpecBody, key: &str, payload: &str) -> Accept {
+pub(crate) fn task(spec: &SpecBody, key: &str, payload: &str) -> Accept {
     use base64::Engine as _;
     let payload = Some(base64::engine::general_purpose::STANDARD.encode(payload));
     let key = Some(key.to_owned());
@@ -86,17 +86,17 @@ pub fn task(spec: &SpecBody, key: &str, payload: &str) -> Accept {
 }
 
 /// Submits one task.
-pub async fn submit(handle: &Handle, accept: Accept) -> Submitted {
+pub(crate) async fn submit(handle: &Handle, accept: Accept) -> Submitted {
     handle.submit(vec![accept]).await.unwrap().remove(0).unwrap()
 }
 
 /// Submits a function with this key and these arguments.
-pub async fn submit_function(handle: &Handle, key: &str, payload: &str) -> TaskId {
+pub(crate) async fn submit_function(handle: &Handle, key: &str, payload: &str) -> TaskId {
     submit(handle, task(&function(), key, payload)).await.task
 }
 
 /// Waits for the end of a task.
-pub async fn end_of(handle: &Handle, task: TaskId) -> End {
+pub(crate) async fn end_of(handle: &Handle, task: TaskId) -> End {
     assert!(handle.wait_ended(task, PATIENCE).await.unwrap(), "{task} did not end");
     let found = handle.read(move |mesh, _| mesh.task(task).map(|task| task.phase.clone())).await;
     match found.unwrap() {
@@ -106,7 +106,7 @@ pub async fn end_of(handle: &Handle, task: TaskId) -> End {
 }
 
 /// Waits until something holds of the state.
-pub async fn until(
+pub(crate) async fn until(
     handle: &Handle,
     what: &str,
     holds: impl Fn(&mesh_core::Mesh) -> bool + Send + Sync + 'static,

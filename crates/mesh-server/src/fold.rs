@@ -1,0 +1,94 @@
+//! Folding the journal into a snapshot now and then, so that a restart reads little: a second
+//! reader replays it into a copy of the state, while the driver goes on.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mesh_core::snapshot::Snapshot;
+use mesh_core::{Limits, Mesh};
+use mesh_store::{Seq, SqliteStore, StoreError};
+
+use crate::driver::ask::Ask;
+use crate::handle::Handle;
+
+/// The journal is folded when it holds so many events that the snapshot does not, or as many as there
+/// are tasks, whichever is more: the larger the snapshot, the more it must be worth.
+const EVENTS_MIN: u64 = 200_000;
+/// How often that is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Folds the journal of a state directory now and then, until the driver ends.
+pub(crate) async fn fold_journal(handle: Handle, dir: PathBuf, limits: Limits) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = handle.shared.asks.closed() => return,
+        }
+        let Ok(tasks) = handle.read(|mesh, _now| mesh.len()).await else { return };
+        let tasks = u64::try_from(tasks).unwrap_or(u64::MAX);
+        let grown = handle.shared.tail.last().saturating_sub(handle.shared.tail.folded());
+        if grown < EVENTS_MIN.max(tasks) {
+            continue;
+        }
+        let dir = dir.clone();
+        match tokio::task::spawn_blocking(move || folded(&dir, limits)).await {
+            Ok(Ok(Some((seq, snapshot)))) => {
+                let snapshot = Box::new(snapshot);
+                let saved = handle.ask(0, |reply| Ask::SaveSnapshot { seq, snapshot, reply }).await;
+                match saved {
+                    Ok(()) => tracing::info!(seq, grown, "journal folded"),
+                    Err(problem) => tracing::warn!(%problem, "snapshot not written"),
+                }
+            }
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "journal not folded"),
+            Err(error) => tracing::error!(%error, "folding panicked"),
+        }
+    }
+}
+
+/// A snapshot, and the last event that it includes.
+type Folded = (Seq, Snapshot);
+
+/// The state as the journal has it now; nothing when there is no journal.
+fn folded(dir: &Path, limits: Limits) -> Result<Option<Folded>, StoreError> {
+    let Some(reader) = SqliteStore::open_read_only(dir)? else { return Ok(None) };
+    let (mut seq, mut mesh) = match reader.load_snapshot()? {
+        Some((seq, snapshot)) => (seq, Mesh::restore(snapshot, limits)),
+        None => (0, Mesh::new(limits)),
+    };
+    reader.replay(seq, &mut |entry| {
+        entry.events.iter().for_each(|event| mesh.apply(entry.at, event));
+        mesh.take_changes();
+        seq = entry.last();
+        true
+    })?;
+    Ok(Some((seq, mesh.snapshot())))
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_core::Event;
+    use mesh_core::model::cluster::ClusterSpec;
+    use mesh_core::model::id::ClusterId;
+    use mesh_store::{Batch, Store as _};
+
+    use super::*;
+
+    #[test]
+    fn what_is_folded_is_the_state_that_the_journal_tells() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(folded(dir.path(), Limits::default()).unwrap().is_none());
+        let mut store = SqliteStore::open(dir.path()).unwrap();
+        let mut live = Mesh::new(Limits::default());
+        for (id, name) in [(1, "a"), (2, "b")] {
+            let spec = Box::new(ClusterSpec::default());
+            let event = Event::ClusterAdded(ClusterId(id), name.parse().unwrap(), spec);
+            live.apply(live.at(), &event);
+            store.append(&Batch { events: vec![event], ..Batch::default() }).unwrap();
+            let (seq, snapshot) = folded(dir.path(), Limits::default()).unwrap().unwrap();
+            assert_eq!((seq, &snapshot), (u64::from(id), &live.snapshot()));
+            store.save_snapshot(seq, &snapshot, 0).unwrap();
+        }
+    }
+}
