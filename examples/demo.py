@@ -107,7 +107,7 @@ def job(client: Client) -> None:
     command = f"python -c '{program}'"
     future = client.options(cluster="mac", name="job").submit_job(command)
     future.result()
-    print("\n".join(line for line in future.logs().splitlines() if "cores here" in line))
+    print(next(line for line in future.logs().splitlines() if line.startswith("cores here")))
 
 
 def more_than_fits(client: Client, mesh: LocalMesh, ledger: Path) -> None:
@@ -180,6 +180,7 @@ def main() -> None:
             count, cluster = tally.add(1000)
             print(f"add(1000) = {count} on {cluster}")
             tally.kill()
+            schedulemesh.wait([tally.future])
             summary(client)
         step("Ending everything")
     print(f"done in {time.monotonic() - began:.0f} s")

@@ -33,6 +33,7 @@ def main() -> None:
             print("failed:", str(error).splitlines()[0])
 
         endless.cancel()
+        schedulemesh.wait([endless])
         print("cancelled:", endless.cancelled())
 
 

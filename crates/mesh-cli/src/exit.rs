@@ -49,15 +49,17 @@ impl Exit {
 
 impl From<&Problem> for Exit {
     fn from(problem: &Problem) -> Self {
-        if problem.code == "INVALID" {
-            return Self::Usage;
+        match problem.code.as_str() {
+            "INVALID" | "CONFIG_INVALID" | "INSECURE_BIND" | "TLS_UNUSABLE" => return Self::Usage,
+            "QUEUE_FULL" => return Self::Rejected,
+            "STATE_DIR_IN_USE" => return Self::Conflict,
+            _ => {}
         }
         match problem.status() {
             401 | 403 => Self::Denied,
             404 => Self::NotFound,
             409 | 410 => Self::Conflict,
             413 | 422 => Self::Rejected,
-            429 if problem.code == "QUEUE_FULL" => Self::Rejected,
             _ => Self::Unavailable,
         }
     }
@@ -77,10 +79,12 @@ mod tests {
     fn each_kind_of_problem_has_its_number() {
         let cases = [
             ("INVALID", 2),
+            ("INSECURE_BIND", 2),
             ("UNKNOWN_TASK", 3),
             ("UNAUTHENTICATED", 4),
             ("KEY_CONFLICT", 5),
             ("KEY_EXPIRED", 5),
+            ("STATE_DIR_IN_USE", 5),
             ("INFEASIBLE", 6),
             ("QUEUE_FULL", 6),
             ("OVERLOADED", 7),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use mesh_api::v1::ClusterBody;
 
-use super::submit::pair;
+use super::submit::{number, pair};
 
 /// What can be done with clusters.
 #[derive(Clone, Debug, Subcommand)]
@@ -82,13 +82,13 @@ pub struct AddArgs {
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = pair)]
     pub labels: Vec<(String, String)>,
     /// Multiplies its score [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number)]
     pub weight: Option<f64>,
     /// Multiplies its score by 1.2
     #[arg(long)]
     pub prefer: bool,
     /// No new work while CPU, GPU or memory are used above this share, such as 0.7
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", value_parser = number)]
     pub max_utilisation: Option<f64>,
     /// Most tasks at once; 1 is serial mode
     #[arg(long, value_name = "N")]

@@ -20,10 +20,10 @@ Examples:
 The command runs on the head node of the cluster that is chosen, in Ray's runtime environment.")]
 pub struct SubmitArgs {
     /// Cores to reserve for the job
-    #[arg(long, value_name = "N", help_heading = "What it needs")]
+    #[arg(long, value_name = "N", value_parser = number, help_heading = "What it needs")]
     pub cpus: Option<f64>,
     /// GPUs to reserve
-    #[arg(long, value_name = "N", help_heading = "What it needs")]
+    #[arg(long, value_name = "N", value_parser = number, help_heading = "What it needs")]
     pub gpus: Option<f64>,
     /// Memory to reserve, such as 8GiB
     #[arg(long, value_name = "SIZE", value_parser = crate::units::size, help_heading = "What it needs")]
@@ -55,7 +55,7 @@ pub struct SubmitArgs {
     pub cluster_only: bool,
 
     /// The larger number goes first [default: 5]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "How it runs")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = number, help_heading = "How it runs")]
     pub priority: Option<f64>,
     /// Stop an attempt that runs longer, such as 2h
     #[arg(long, value_name = "TIME", value_parser = crate::units::duration, help_heading = "How it runs")]
@@ -190,8 +190,13 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
 
 fn amount(text: &str) -> Result<(String, f64), String> {
     let (name, value) = pair(text)?;
-    let number = value.parse().map_err(|_not_one| format!("{value:?} is not a number"))?;
-    Ok((name, number))
+    Ok((name, number(&value)?))
+}
+
+/// Reads a number that JSON can carry: neither infinite nor `nan`.
+pub(super) fn number(text: &str) -> Result<f64, String> {
+    let finite = text.parse().ok().filter(|number: &f64| number.is_finite());
+    finite.ok_or_else(|| format!("{text:?} is not a number"))
 }
 
 fn runtime_env(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, String> {
@@ -271,6 +276,8 @@ mod tests {
         for (flag, value, expected) in [
             ("--resource", "tpu", "expected NAME=VALUE"),
             ("--resource", "tpu=many", "\"many\" is not a number"),
+            ("--priority", "nan", "\"nan\" is not a number"),
+            ("--cpus", "inf", "\"inf\" is not a number"),
             ("--runtime-env", "[]", "not a JSON object"),
             ("--runtime-env", r#"{"env_vars": 3}"#, "env_vars must be an object"),
             ("--memory", "8 apples", "expected a size"),

@@ -67,7 +67,10 @@ fn start_logging(config: &Config) -> Result<(), Problem> {
     let filter = EnvFilter::try_new(&config.log_level).map_err(|error| {
         Problem::new("CONFIG_INVALID", format!("log-level: {error}"), "say info, or debug")
     })?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(print::wants_colours(&std::io::stderr()))
+        .with_writer(std::io::stderr);
     let started = match config.log_format {
         LogFormat::Text => logs.try_init(),
         LogFormat::Json => logs.json().try_init(),

@@ -51,7 +51,7 @@ async fn dry_run(
 ) -> Result<Exit, Problem> {
     let view = client.explain_spec(&args.spec()).await?;
     session.printer.data(&view, explain::explain)?;
-    Ok(Exit::Done)
+    Ok(if view.because == "INFEASIBLE" { Exit::Rejected } else { Exit::Done })
 }
 
 /// Submits it under a key, so that whoever repeats the command with that key runs it once.

@@ -12,9 +12,7 @@ pub fn explain(view: &ExplainView, paint: Paint) -> String {
         Some(task) => format!("{} is {}: {}", task.id, task.phase, harmless(&view.message)),
         None => dry_run(view),
     };
-    let ahead = view.ahead.filter(|ahead| *ahead > 0);
     let mut parts = vec![headline];
-    parts.extend(ahead.map(|ahead| format!("\n{ahead} tasks go before it")));
     if !view.clusters.is_empty() {
         let winner = view.clusters.iter().position(|verdict| verdict.fits);
         let rows = view.clusters.iter().enumerate();
@@ -28,9 +26,15 @@ pub fn explain(view: &ExplainView, paint: Paint) -> String {
 fn dry_run(view: &ExplainView) -> String {
     let place = match view.clusters.iter().find(|verdict| verdict.fits) {
         Some(winner) => format!("It would start now, on {}.", harmless(&winner.cluster)),
-        None => format!("It would wait: {}.", harmless(&view.message)),
+        None => format!("{}.", capitalised(&harmless(&view.message))),
     };
     format!("{place} No change was made.")
+}
+
+fn capitalised(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    let first = letters.next().map(char::to_uppercase);
+    first.into_iter().flatten().chain(letters).collect()
 }
 
 fn row(verdict: &VerdictView, wins: bool) -> Vec<Cell> {
@@ -66,7 +70,7 @@ mod tests {
         ExplainView {
             task: None,
             because: "QUEUED".into(),
-            message: "no cluster has room now".into(),
+            message: "would wait: no cluster has room for it now".into(),
             ahead: Some(3),
             clusters,
         }
@@ -81,7 +85,6 @@ mod tests {
         ]);
         insta::assert_snapshot!(explain(&view, Paint::when(false)), @r"
         It would start now, on mac. No change was made.
-        3 tasks go before it
 
         CLUSTER  VERDICT  SCORE  WHY
         mac      chosen     9.6  fits on node 1, score 9.60
@@ -94,8 +97,7 @@ mod tests {
     fn a_dry_run_that_would_wait_says_so() {
         let lab = verdict("lab", "DRAINING", "is draining", None);
         insta::assert_snapshot!(explain(&view(vec![lab]), Paint::when(false)), @r"
-        It would wait: no cluster has room now. No change was made.
-        3 tasks go before it
+        Would wait: no cluster has room for it now. No change was made.
 
         CLUSTER  VERDICT   SCORE  WHY
         lab      DRAINING      -  is draining

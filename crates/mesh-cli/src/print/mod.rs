@@ -6,7 +6,7 @@ pub mod table;
 pub mod text;
 pub mod views;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{IsTerminal, Write as _};
 
 use mesh_api::problem::Problem;
 use serde::Serialize;
@@ -24,8 +24,7 @@ pub struct Printer {
 impl Printer {
     /// Prints in `output`; in colours when stdout is a terminal and `NO_COLOR` is not set.
     pub fn new(output: Output) -> Self {
-        let asked_not_to = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { output, paint: Paint::when(std::io::stdout().is_terminal() && !asked_not_to) }
+        Self { output, paint: Paint::when(wants_colours(&std::io::stdout())) }
     }
 
     /// Whether JSON was asked for.
@@ -55,6 +54,12 @@ impl Printer {
             raw("\x1b[H\x1b[2J");
         }
     }
+}
+
+/// Whether a stream is a terminal on which colours are welcome.
+pub fn wants_colours(stream: &impl IsTerminal) -> bool {
+    let asked_not_to = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    stream.is_terminal() && !asked_not_to
 }
 
 /// Prints a line of data to stdout.
