@@ -235,6 +235,7 @@ class Agent:
     def _acknowledged(self, key: wire.Key) -> None:
         self._ledger.acknowledged(key)
         self._actors.acknowledged(key)
+        self._jobs.acknowledged(key)
 
     def _held_on(self, node: str) -> dict[str, float]:
         held = self._runners.held_on(node)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import ray._private.worker
+from ray.experimental import internal_kv
 
 from schedulemesh.agent.work import Work
 
@@ -30,6 +31,7 @@ TIMEOUT_S = 30.0
 ADOPT_ENDED_S = 3_600.0
 LOG_TAIL = 4_000
 STOP_WAIT_DEFAULT_S = 30
+KV = b"schedulemesh"
 LIVE = frozenset({"PENDING", "RUNNING"})
 _ID = re.compile(r"sm-(\d+)-(\d+)")
 
@@ -68,6 +70,9 @@ class Jobs:
         self._cluster = cluster
         self._ledger = ledger
         self._jobs: dict[Key, Job] = {}
+        # Jobs whose ends are reported and not acknowledged yet.
+        self._reported: set[Key] = set()
+        self._settling: set[asyncio.Future[None]] = set()
         self._session: aiohttp.ClientSession | None = None
 
     def start(self, lease: Lease, work: Work) -> None:
@@ -126,12 +131,22 @@ class Jobs:
             match = _ID.fullmatch(details.get("submission_id") or "")
             ended = (details.get("end_time") or 0) / 1000
             recent = details["status"] in LIVE or time.time() - ended < ADOPT_ENDED_S
-            if match is not None and recent:
+            if match is None or not recent:
+                continue
+            if not await asyncio.to_thread(is_settled, details["submission_id"]):
                 work = Work.adopted((int(match[1]), int(match[2])), "job")
                 self._ledger.held[work.key] = work
                 job = Job(work, None, time.monotonic())
                 self._jobs[work.key] = job
                 job.task = asyncio.ensure_future(self._follow(job))
+
+    def acknowledged(self, key: Key) -> None:
+        """Hear that the control plane has the end of an attempt: the next agent need not tell it."""
+        if key in self._reported:
+            self._reported.discard(key)
+            task = asyncio.ensure_future(asyncio.to_thread(settle, "sm-{}-{}".format(*key)))
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
 
     async def close(self) -> None:
         """Stop following; the jobs go on."""
@@ -214,6 +229,7 @@ class Jobs:
             if status == HTTPStatus.OK:
                 missing = 0
                 if await self._ended(job, details):
+                    self._reported.add(job.work.key)
                     break
             elif status == HTTPStatus.NOT_FOUND:
                 missing += 1
@@ -274,6 +290,16 @@ class Jobs:
             return status, json.loads(text)
         except ValueError:
             return status, text
+
+
+def settle(name: str) -> None:
+    """Note in the cluster that the control plane has the end of a job."""
+    internal_kv._internal_kv_put(name.encode(), b"settled", namespace=KV)  # noqa: SLF001
+
+
+def is_settled(name: str) -> bool:
+    """Look whether the control plane has the end of a job."""
+    return internal_kv._internal_kv_get(name.encode(), namespace=KV) is not None  # noqa: SLF001
 
 
 def dashboard_url() -> str | None:

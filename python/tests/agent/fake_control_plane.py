@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
 import sys
 import threading
@@ -25,6 +26,8 @@ INLINE_MAX = 256 << 10
 HEARTBEAT_MS = 500
 WAIT_S = 20.0
 Key = tuple[int, int]
+# Actors and jobs are named after their task: no two tests may use the same numbers.
+_numbers = itertools.count(time.time_ns() // 1_000_000)
 
 
 @dataclass
@@ -70,8 +73,12 @@ class FakeControlPlane:
         self.blobs: dict[str, bytes] = {}
         self.answers: dict[int, Any] = {}
         self.heartbeats = 0
+        self.beating = True
+        self.hold_pushes = False
+        self.pushes = 0
         self.pull_log: list[tuple[int, int]] = []
         self.node_frames = 0
+        self._ended_by: dict[Key, str] = {}
         self._last_seq: dict[str, int] = {}
         self._uploads: dict[int, bytearray] = {}
         self._changed = threading.Condition()
@@ -80,7 +87,6 @@ class FakeControlPlane:
         self._sockets: list[Any] = []
         self._runner: web.AppRunner | None = None
         self._sent_code: set[str] = set()
-        self._numbers = 0
         self._session: aiohttp.ClientSession
         self._dialled: asyncio.Future[None] | None = None
 
@@ -108,8 +114,7 @@ class FakeControlPlane:
 
     def task(self) -> int:
         """Return a fresh task number."""
-        self._numbers += 1
-        return self._numbers
+        return next(_numbers)
 
     def start(self, tasks: list[dict[str, Any]], leases: list[dict[str, Any]], code: Any = ()) -> None:
         """Send a start frame."""
@@ -297,7 +302,7 @@ class FakeControlPlane:
     async def _beat(self, socket: Any) -> None:
         while not socket.closed:
             await asyncio.sleep(HEARTBEAT_MS / 1000)
-            if socket in self._sockets:
+            if socket in self._sockets and self.beating:
                 await socket.send_bytes(msgpack.packb({"heartbeat": {"unacked": 0}}))
 
     async def _on_hello(self, socket: Any, body: dict[str, Any]) -> None:
@@ -343,8 +348,11 @@ class FakeControlPlane:
         elif kind == "returned":
             self.returned.append(key)
         else:
-            assert key not in self.ended, f"{key} ended twice"
-            self.ended[key] = Ended(kind, body, self.blobs)
+            incarnation = self.hellos[-1]["incarnation"]
+            # An agent that adopts may repeat what an earlier one has said, never what it said itself.
+            assert self._ended_by.get(key) != incarnation, f"{key} ended twice"
+            self._ended_by[key] = incarnation
+            self.ended.setdefault(key, Ended(kind, body, self.blobs))
 
     async def _on_nodes(self, socket: Any, body: list[dict[str, Any]]) -> None:
         del socket
@@ -371,6 +379,9 @@ class FakeControlPlane:
         await socket.send_bytes(msgpack.packb({"piece": piece}))
 
     async def _on_push(self, socket: Any, body: dict[str, Any]) -> None:
+        self.pushes += 1
+        if self.hold_pushes:
+            return
         if body["offset"] == 0 and not (body["done"] and body["upload"] in self._uploads):
             self._uploads[body["upload"]] = bytearray()
         data = self._uploads[body["upload"]]

@@ -18,8 +18,10 @@ WAITING = "echo waiting; while [ ! -e {} ]; do sleep 0.1; done; echo over"
 
 
 def test_job_succeeds_knows_where_it_is_and_leaves_a_log(plane: FakeControlPlane) -> None:
-    key = plane.job('echo "$RAY_MULTICLUSTER_CURRENT_CLUSTER $SCHEDULEMESH_TASK $EXTRA"',
-                    runtime_env={"env_vars": {"EXTRA": "more"}})
+    key = plane.job(
+        'echo "$RAY_MULTICLUSTER_CURRENT_CLUSTER $SCHEDULEMESH_TASK $EXTRA"',
+        runtime_env={"env_vars": {"EXTRA": "more"}},
+    )
     assert plane.end_of(key).kind == "finished"
     question = {"logs": {"task": key[0], "attempt": 1, "tail_bytes": 10_000}}
     assert f"east t{key[0]} more" in plane.ask(question, 1)["Ok"]
@@ -39,10 +41,11 @@ def test_job_is_stopped(plane: FakeControlPlane, tmp_path: Path) -> None:
     assert plane.end_of(key).kind == "stopped"
 
 
-def test_job_that_says_nothing_of_an_entrypoint(plane: FakeControlPlane) -> None:
-    key = plane.job("")
+def test_job_whose_environment_cannot_be_made(plane: FakeControlPlane) -> None:
+    key = plane.job("true", runtime_env={"working_dir": "/no/such/folder"})
     error = plane.end_of(key).body["error"]
-    assert error["cause"] in {"not_started", "raised"}
+    assert error["cause"] == "not_started"
+    assert "/no/such/folder" in error["message"]
 
 
 def test_new_agent_follows_the_job_of_the_old_one(
@@ -52,9 +55,7 @@ def test_new_agent_follows_the_job_of_the_old_one(
     agent = start_agent("--server", lonely.url)
     lonely.wait_linked()
     key = lonely.job(WAITING.format(flag))
-    # Tasks of other tests of this session may be found too.
-    key_wait = key
-    lonely.wait(lambda: key_wait in lonely.started)
+    lonely.wait(lambda: key in lonely.started)
     agent.kill()
     start_agent("--server", lonely.url)
     lonely.wait(lambda: len(lonely.hellos) == 2)
