@@ -127,6 +127,11 @@ class LocalCluster:
         return f"{self.plan.address}:{self._port}"
 
     @property
+    def client_address(self) -> str:
+        """What `ray.init` takes to be a Ray Client of it."""
+        return f"ray://{self.plan.address}:{self._port + 3}"
+
+    @property
     def dashboard_url(self) -> str:
         """Where its dashboard and its Jobs API are."""
         return f"http://{self.plan.address}:{self._port + 5}"
