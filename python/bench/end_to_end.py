@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from lab import Lab
-
 from schedulemesh import connect
 
 ROUNDS = 3

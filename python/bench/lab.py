@@ -65,7 +65,11 @@ class Lab:
         log = self._stack.enter_context((self._dir / f"{name}.log").open("wb"))
         env = os.environ | {"RAY_AUTH_MODE": "disabled"}
         process = subprocess.Popen(
-            command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
             start_new_session=True,
         )
         self._stack.callback(_stop, process)

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 from lab import Lab
-
 from schedulemesh import connect
 
 TASKS = 100_000
