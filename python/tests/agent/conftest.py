@@ -17,19 +17,16 @@ if TYPE_CHECKING:
     StartAgent = Callable[..., AgentProcess]
 
 
-@pytest.fixture(scope="module")
-def start_agent(
-    ray_clusters: list[LocalCluster], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[StartAgent]:
-    """Return a function that starts an agent in the first cluster."""
+@pytest.fixture
+def start_agent(ray_clusters: list[LocalCluster], tmp_path: Path) -> Iterator[StartAgent]:
+    """Return a function that starts an agent in the first cluster; it ends with the test."""
     agents: list[AgentProcess] = []
-    folder: Path = tmp_path_factory.mktemp("agents")
 
     def start(*arguments: str, token: str = TOKEN, which: int = 0) -> AgentProcess:
         agent = AgentProcess(
-            ["--cluster", "east", *arguments],
+            ["--cluster", "east", "--idle-seconds", "1", *arguments],
             token=token,
-            log=folder / f"agent{len(agents)}.log",
+            log=tmp_path / f"agent{len(agents)}.log",
             cluster=ray_clusters[which],
         )
         agents.append(agent)
@@ -42,13 +39,20 @@ def start_agent(
 
 
 @pytest.fixture(scope="module")
-def plane(start_agent: StartAgent) -> Iterator[FakeControlPlane]:
+def plane(
+    ray_clusters: list[LocalCluster], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FakeControlPlane]:
     """Give a control plane with a linked agent, shared by a module's tests."""
+    log = tmp_path_factory.mktemp("plane") / "agent.log"
     with FakeControlPlane() as fake:
-        agent = start_agent("--server", fake.url)
-        fake.wait_linked()
-        yield fake
-        assert agent.stop() == 0, agent.said()
+        arguments = ["--cluster", "east", "--idle-seconds", "1", "--server", fake.url]
+        agent = AgentProcess(arguments, token=TOKEN, log=log, cluster=ray_clusters[0])
+        try:
+            fake.wait_linked()
+            yield fake
+        finally:
+            code = agent.stop()
+        assert code == 0, agent.said()
 
 
 @pytest.fixture

@@ -87,8 +87,8 @@ class FakeControlPlane:
         self._sockets: list[Any] = []
         self._runner: web.AppRunner | None = None
         self._sent_code: set[str] = set()
-        self._session: aiohttp.ClientSession
-        self._dialled: asyncio.Future[None] | None = None
+        self._sessions: list[aiohttp.ClientSession] = []
+        self._dialled: list[asyncio.Future[None]] = []
 
     def __enter__(self) -> FakeControlPlane:
         """Start listening."""
@@ -254,9 +254,9 @@ class FakeControlPlane:
     async def _close(self) -> None:
         for socket in self._sockets:
             await socket.close()
-        if self._dialled is not None:
-            await asyncio.gather(self._dialled, return_exceptions=True)
-            await self._session.close()
+        await asyncio.gather(*self._dialled, return_exceptions=True)
+        for session in self._sessions:
+            await session.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -269,15 +269,12 @@ class FakeControlPlane:
             await socket.close()
 
     async def _dial(self, address: str, token: str) -> None:
-        self._session = session = aiohttp.ClientSession()
+        session = aiohttp.ClientSession()
+        self._sessions.append(session)
         headers = {"Authorization": f"Bearer {token}"}
-        try:
-            url = f"ws://{address}/v1/link/agent"
-            socket = await session.ws_connect(url, headers=headers, max_msg_size=0)
-        except BaseException:
-            await session.close()
-            raise
-        self._dialled = asyncio.ensure_future(self._converse(socket))
+        url = f"ws://{address}/v1/link/agent"
+        socket = await session.ws_connect(url, headers=headers, max_msg_size=0)
+        self._dialled.append(asyncio.ensure_future(self._converse(socket)))
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get("Authorization") != f"Bearer {self.token}":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,12 +30,36 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def peak_memory(pid: int) -> int:
-    """Return the most resident memory that a process has had, in bytes."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError(pid)
+class Memory:
+    """Watches how much memory of its own a process has, apart from Ray's shared object store."""
+
+    def __init__(self, pid: int) -> None:
+        self._status = Path(f"/proc/{pid}/status")
+        self._first = self._peak = self._now()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def growth(self) -> int:
+        """Return by how many bytes it has grown at most."""
+        return self._peak - self._first
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.005):
+            self._peak = max(self._peak, self._now())
+
+    def _now(self) -> int:
+        for line in self._status.read_text().splitlines():
+            if line.startswith("RssAnon"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError(self._status)
 
 
 def test_hundred_megabytes_come_back_through_bounded_memory(
@@ -43,10 +68,10 @@ def test_hundred_megabytes_come_back_through_bounded_memory(
     agent = start_agent("--server", lonely.url)
     lonely.wait_linked()
     assert len(lonely.values(lonely.functions(make, [(10,)]))[0]) == 10
-    before = peak_memory(agent.pid)
-    (key,) = lonely.functions(make, [(SIZE,)])
-    assert digest(lonely.end_of(key).value()) == digest(make(SIZE))
-    assert peak_memory(agent.pid) - before < 64 * MIB
+    with Memory(agent.pid) as memory:
+        (key,) = lonely.functions(make, [(SIZE,)])
+        assert digest(lonely.end_of(key).value()) == digest(make(SIZE))
+    assert memory.growth() < 48 * MIB
 
 
 def test_hundred_megabytes_of_arguments(
@@ -55,14 +80,14 @@ def test_hundred_megabytes_of_arguments(
     agent = start_agent("--server", lonely.url)
     lonely.wait_linked()
     assert len(lonely.values(lonely.functions(make, [(10,)]))[0]) == 10
-    before = peak_memory(agent.pid)
     blob = lonely.put_blob(cloudpickle.dumps(((make(SIZE),), {})))
     code = lonely.code(digest)
     key = (lonely.task(), 1)
     work = {"function": {"code": code["digest"]}}
-    lonely.start([start_task(key, 1, work, blob)], [lonely.lease(1)], [code])
-    assert lonely.end_of(key).value() == digest(make(SIZE))
-    assert peak_memory(agent.pid) - before < 64 * MIB
+    with Memory(agent.pid) as memory:
+        lonely.start([start_task(key, 1, work, blob)], [lonely.lease(1)], [code])
+        assert lonely.end_of(key).value() == digest(make(SIZE))
+    assert memory.growth() < 48 * MIB
     assert max(length for _, length in lonely.pull_log) <= MIB
 
 
