@@ -1,6 +1,8 @@
-from typing import Any, TypeAlias
+from typing import final
 
 from typing_extensions import Self
+
+from schedulemesh.delivery import Event
 
 __all__ = [
     "BlobReader",
@@ -15,13 +17,9 @@ __all__ = [
 
 __version__: str
 
-# Kind, ticket, task, cluster, data, error.
-Event: TypeAlias = tuple[
-    int, int, int | None, str | None, bytes | tuple[str, int] | None, tuple[Any, ...] | None
-]
-
 def digest(data: bytes) -> str: ...
 
+@final
 class Code:
     def __new__(cls, data: bytes) -> Self: ...
     @property
@@ -29,18 +27,22 @@ class Code:
     @property
     def size(self) -> int: ...
 
+@final
 class Spec:
     def __new__(cls, body: str, code: Code | None = None) -> Self: ...
 
+@final
 class BlobWriter:
     def write(self, data: bytes) -> None: ...
     def finish(self) -> tuple[str, int]: ...
     def abort(self) -> None: ...
 
+@final
 class BlobReader:
     def read(self) -> bytes: ...
     def close(self) -> None: ...
 
+@final
 class Client:
     def __new__(cls, url: str, token: str | None = None) -> Self: ...
     @property
@@ -68,6 +70,7 @@ class Client:
     def blob_reader(self, blob: str) -> BlobReader: ...
     def close(self) -> None: ...
 
+@final
 class EmbeddedServer:
     @staticmethod
     def start(state_dir: str) -> EmbeddedServer: ...

@@ -376,7 +376,7 @@ class Client(Submitter):
     # The end.
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything submitted so far is accepted or refused.
+        """Wait until everything submitted so far is accepted or refused, and cancellations are too.
 
         Args:
             timeout: The longest wait, in seconds.

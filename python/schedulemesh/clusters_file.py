@@ -33,7 +33,8 @@ class Settings:
         execution_mode: `parallel`, or `serial` for one task at a time on each cluster.
         submission_wait_time: Least time between the starts of two jobs on a cluster, in seconds.
         resource_threshold: No new work while CPU, GPU or memory are used above this share.
-        breaker_failures: Failures in a row to start work after which a cluster gets none for a while.
+        breaker_failures: Failures in a row to start work after which a cluster gets none for a
+            while.
         breaker_recovery: For how long, in seconds.
         lost_after: How long an agent may be silent before its cluster counts as lost, in seconds.
     """
@@ -130,7 +131,9 @@ def read(path: Path, settings: Settings | None = None) -> ClustersFile:
 
 
 def read_settings() -> Settings:
-    """Return the settings: `SCHEDULER_<NAME>`, else `~/.ray_scheduler/settings.yaml`, else defaults.
+    """Return the settings: the environment's, else those of the settings file, else defaults.
+
+    They are `SCHEDULER_<NAME>` in the environment and `~/.ray_scheduler/settings.yaml`.
 
     Raises:
         ConfigurationError: When something is wrong; the details name all of it.
@@ -290,9 +293,13 @@ def _body(values: dict[str, Any], settings: Settings) -> ClusterBody:
     return said
 
 
+def _wrong(expected: str, value: Any) -> ValueError:
+    return ValueError(f"must be {expected}, not {value!r}")
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"must be a text, not {value!r}")
+        raise _wrong("a text", value)
     return value
 
 
@@ -323,14 +330,14 @@ def _secret(value: Any) -> str:
 
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ValueError(f"must be true or false, not {value!r}")  # noqa: TRY004 - of the file
+        raise _wrong("true or false", value)
     return value
 
 
 def _number(least: float, most: float = float("inf")) -> Callable[[Any], float]:
     def check(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"must be a number, not {value!r}")
+            raise _wrong("a number", value)
         if not least <= value <= most:
             bounds = f"at least {least:g}" if most == float("inf") else f"{least:g} to {most:g}"
             raise ValueError(f"must be {bounds}, not {value!r}")
@@ -350,13 +357,13 @@ def _count(least: int) -> Callable[[Any], int]:
 
 def _texts(value: Any) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ValueError(f"must be a list of texts, not {value!r}")
+        raise _wrong("a list of texts", value)
     return value
 
 
 def _mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise ValueError(f"must be a mapping of names to values, not {value!r}")
+        raise _wrong("a mapping of names to values", value)
     return value
 
 
@@ -370,13 +377,13 @@ def _seconds(value: Any) -> float:
 
 def _milliseconds(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"must be seconds or a text such as 30s, not {value!r}")
+        raise _wrong("seconds or a text such as 30s", value)
     return to_milliseconds(value, "it")
 
 
 def _mode(value: Any) -> str:
     if value not in ("serial", "parallel"):
-        raise ValueError(f"must be serial or parallel, not {value!r}")
+        raise _wrong("serial or parallel", value)
     return str(value)
 
 

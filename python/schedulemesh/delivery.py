@@ -7,7 +7,7 @@ import logging
 import pickle
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from schedulemesh import transfer
 from schedulemesh.errors import (
@@ -21,8 +21,13 @@ from schedulemesh.errors import (
 
 if TYPE_CHECKING:
     from schedulemesh._native import Client as NativeClient
-    from schedulemesh._native import Event
     from schedulemesh.future import Future
+
+Data: TypeAlias = "bytes | tuple[str, int] | None"
+"""Bytes, the id and size of the blob that holds them, or nothing."""
+
+Event: TypeAlias = "tuple[int, int, int | None, str | None, Data, tuple[Any, ...] | None]"
+"""Kind, ticket, task, cluster, data and error of one piece of news."""
 
 STARTED, SUCCEEDED, FAILED, CANCELLED, REFUSED, UNKNOWN = range(6)
 
@@ -150,7 +155,7 @@ class Delivery:
         except Exception as problem:  # noqa: BLE001 - the future must end, whatever happens
             future.set_exception(_unreadable(problem))
 
-    def _value(self, data: bytes | tuple[str, int] | None) -> Any:
+    def _value(self, data: Data) -> Any:
         if data is None:
             return None
         if isinstance(data, tuple):
@@ -159,7 +164,7 @@ class Delivery:
 
     def _failure(
         self,
-        data: bytes | tuple[str, int] | None,
+        data: Data,
         error: tuple[str, str, str, str] | None,
     ) -> BaseException:
         cause, exception, message, traceback = error or ("", "", "the task failed", "")

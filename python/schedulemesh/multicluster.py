@@ -23,7 +23,7 @@ from schedulemesh.models import ClusterMetadata
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from typing_extensions import ParamSpec
+    from typing_extensions import ParamSpec, Self
 
     from schedulemesh.actors import ActorHandle
     from schedulemesh.client import Client
@@ -68,14 +68,14 @@ _JOB_ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 
 
 class UnifiedScheduler:
-    """All clusters behind one object. There is one in a process: `UnifiedScheduler()` returns it."""
+    """All clusters behind one object; there is one in a process, and the class returns it."""
 
-    _instance: UnifiedScheduler | None = None
+    _instance: Self | None = None
     _guard = threading.RLock()
     _client: Client | None
     _config: str | os.PathLike[str] | None
 
-    def __new__(cls) -> UnifiedScheduler:
+    def __new__(cls) -> Self:
         """Return the scheduler of this process."""
         with cls._guard:
             if cls._instance is None:
@@ -120,6 +120,7 @@ class UnifiedScheduler:
             cancel: Whether to stop the work that this process has submitted.
         """
         with self._guard:
+            self._config = None
             if self._client is None:
                 return
             if cancel:
@@ -233,7 +234,7 @@ def initialize_scheduler_environment(
     return scheduler
 
 
-def submit_task(
+def submit_task(  # noqa: PLR0913, PLR0917 - a published signature
     func: Callable[..., T],
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
@@ -268,7 +269,7 @@ def submit_task(
     return future.accepted(), value
 
 
-def submit_actor(
+def submit_actor(  # noqa: PLR0913, PLR0917 - a published signature
     actor_class: type[T],
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
@@ -310,7 +311,7 @@ def submit_actor(
     return handle.actor_id, handle
 
 
-def submit_job(
+def submit_job(  # noqa: PLR0913, PLR0917 - a published signature
     entrypoint: str,
     runtime_env: Mapping[str, Any] | None = None,
     job_id: str | None = None,

@@ -1,7 +1,7 @@
 //! Blobs on their way between Python's pickler and the control plane, in pieces and with bounded
 //! memory.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
@@ -61,7 +61,10 @@ impl BlobWriter {
             return Err(exception(py, Problem::new("INTERNAL", "the upload is over", "")));
         };
         // A receiver that went away has an answer that says why: `finish` tells it.
-        wait(py, &self.runtime, async move { Ok(drop(sender.send(Ok(piece)).await)) })
+        wait(py, &self.runtime, async move {
+            drop(sender.send(Ok(piece)).await);
+            Ok(())
+        })
     }
 
     /// Ends the upload. Returns the blob's id and size.
@@ -86,11 +89,14 @@ impl BlobWriter {
     }
 }
 
+/// What a download gives out.
+type Pieces = mpsc::Receiver<Result<Bytes, Problem>>;
+
 /// Gives out a download, piece by piece.
 #[pyclass(frozen, module = "schedulemesh._native")]
 pub(crate) struct BlobReader {
     runtime: Handle,
-    pieces: std::sync::Arc<tokio::sync::Mutex<mpsc::Receiver<Result<Bytes, Problem>>>>,
+    pieces: Arc<tokio::sync::Mutex<Pieces>>,
     download: JoinHandle<()>,
 }
 
@@ -117,7 +123,7 @@ impl BlobReader {
                 }
             }
         });
-        let pieces = std::sync::Arc::new(tokio::sync::Mutex::new(receiver));
+        let pieces = Arc::new(tokio::sync::Mutex::new(receiver));
         Self { runtime: runtime.clone(), pieces, download }
     }
 }
@@ -126,7 +132,7 @@ impl BlobReader {
 impl BlobReader {
     /// The next piece; empty at the end.
     fn read<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        let pieces = std::sync::Arc::clone(&self.pieces);
+        let pieces = Arc::clone(&self.pieces);
         let piece = wait(py, &self.runtime, async move {
             pieces.lock().await.recv().await.unwrap_or_else(|| Ok(Bytes::new()))
         })?;

@@ -238,12 +238,12 @@ impl Client {
         Ok(found.is_some())
     }
 
-    /// Waits until everything submitted so far is accepted or refused. Returns whether it is.
+    /// Waits until everything submitted or cancelled so far is answered. Returns whether it is.
     #[pyo3(signature = (timeout=None))]
     fn flush(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         self.check_fork(py)?;
         let done = poll(py, seconds(timeout), |slice| {
-            self.shared.wait_for(slice, |guarded| (guarded.desk.unaccepted().0 == 0).then_some(()))
+            self.shared.wait_for(slice, |guarded| guarded.desk.is_settled().then_some(()))
         })?;
         Ok(done.is_some())
     }

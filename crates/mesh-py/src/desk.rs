@@ -154,6 +154,11 @@ impl Desk {
         (self.unaccepted, self.unaccepted_bytes)
     }
 
+    /// Whether the server has answered everything that was asked of it.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.unaccepted == 0 && self.to_cancel.is_empty() && self.cancelling.is_empty()
+    }
+
     /// How many bytes of news wait for Python.
     pub(crate) fn events_bytes(&self) -> usize {
         self.events_bytes
@@ -367,7 +372,9 @@ impl Desk {
     pub(crate) fn link_lost(&mut self) {
         let frames = std::mem::take(&mut self.frames);
         let mut open: Vec<_> = frames.into_values().flat_map(|frame| frame.items).collect();
-        open.iter_mut().for_each(|submission| submission.in_doubt = true);
+        for submission in &mut open {
+            submission.in_doubt = true;
+        }
         self.requeue(open);
         self.early.clear();
         self.code_sent.clear();

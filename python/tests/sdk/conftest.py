@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from sdk.fake_server import TOKEN, FakeServer
-
 from schedulemesh import Client
+from sdk.fake_server import TOKEN, FakeServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

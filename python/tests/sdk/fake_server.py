@@ -13,11 +13,14 @@ import threading
 import traceback
 import uuid
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import msgpack
 from aiohttp import WSMsgType, web
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 TOKEN = "smt_test"  # noqa: S105 - a test's
 INLINE_MAX = 64 << 10
@@ -64,16 +67,16 @@ class FakeServer:
         self.frames: list[dict[str, Any]] = []
         self.links: list[web.WebSocketResponse] = []
         self.hellos: list[dict[str, Any]] = []
+        # What the next submissions are answered with, one entry for each frame: `drop` breaks the
+        # link before the frame is read, `lose` after it was accepted; a problem refuses all of it.
         self.answers: list[Any] = []
-        """What the next submissions are answered with, one entry for each frame: `"drop"` breaks the
-        link before the frame is read, `"lose"` after it was accepted; a problem refuses all of it."""
+        # Names of tasks that neither start nor end by themselves.
         self.manual: set[str] = set()
-        """Names of tasks that neither start nor end by themselves."""
         self.pool = concurrent.futures.ThreadPoolExecutor(1)
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
-    def __enter__(self) -> FakeServer:
+    def __enter__(self) -> Self:
         self._thread.start()
         assert self._ready.wait(10)
         return self
@@ -133,7 +136,8 @@ class FakeServer:
         self.hellos.append(hello["hello"])
         self.links.append(link)
         await self._say(link, "welcome", {
-            "protocol": 1, "version": "0", "heartbeat_ms": self.heartbeat_ms, "inline_max": INLINE_MAX,
+            "protocol": 1, "version": "0", "heartbeat_ms": self.heartbeat_ms,
+            "inline_max": INLINE_MAX,
         })  # fmt: skip
         async for message in link:
             if message.type != WSMsgType.BINARY:
@@ -243,7 +247,7 @@ class FakeServer:
 
         def cut() -> None:
             for link in self.links:
-                transport = link._req.transport if link._req else None  # noqa: SLF001
+                transport = link._req.transport if link._req else None
                 if transport is not None:
                     transport.abort()
 
@@ -344,7 +348,8 @@ class FakeServer:
     async def _explain(self, request: web.Request) -> web.Response:
         task = self._find(request)
         assert task
-        return web.json_response({"task": task.view(), "because": "QUEUED", "message": "nothing has room",
+        return web.json_response({"task": task.view(), "because": "QUEUED",
+                                  "message": "nothing has room",
                                   "ahead": 0, "clusters": []})  # fmt: skip
 
     async def _logs(self, request: web.Request) -> web.Response:

@@ -8,17 +8,15 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sdk.fake_server import TOKEN
-
 import schedulemesh
 from schedulemesh import default
+from sdk.fake_server import TOKEN
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sdk.fake_server import FakeServer
-
     from schedulemesh import Client
+    from sdk.fake_server import FakeServer
 
 WAIT_S = 20
 

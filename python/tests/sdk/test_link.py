@@ -10,10 +10,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sdk.fake_server import TOKEN, FakeServer, problem
-
 import schedulemesh
 from schedulemesh import Client
+from sdk.fake_server import TOKEN, FakeServer, problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +33,7 @@ def until(fact: Callable[[], bool]) -> None:
 
 
 def test_nobody_there_is_told_with_a_way_out() -> None:
-    with pytest.raises(schedulemesh.ClusterConnectionError, match="127.0.0.1:9") as raised:
+    with pytest.raises(schedulemesh.ClusterConnectionError, match=r"127\.0\.0\.1:9") as raised:
         Client("http://127.0.0.1:9", timeout=0.3)
     assert "schedulemesh serve" in raised.value.remedy
 
@@ -185,9 +184,7 @@ def test_a_fork_is_told_that_it_has_no_link(client: Client) -> None:
     assert client.submit(double, 1).result(WAIT_S) == 2
 
 
-def test_submitters_wait_while_too_much_is_not_accepted(
-    client: Client, server: FakeServer
-) -> None:
+def test_submitters_wait_while_too_much_is_not_accepted(client: Client, server: FakeServer) -> None:
     server.answers = [problem("OVERLOADED", "busy", retry_after_ms=60_000)]
     client.submit(double, 1)
     full = threading.Event()

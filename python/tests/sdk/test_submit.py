@@ -10,15 +10,13 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 import schedulemesh
 from schedulemesh import RemoteTraceback
 from schedulemesh.task_options import PYTHON
 
 if TYPE_CHECKING:
-    from sdk.fake_server import FakeServer
-
     from schedulemesh import Client
+    from sdk.fake_server import FakeServer
 
 WAIT_S = 20
 
@@ -189,9 +187,7 @@ def test_code_travels_once_and_large_code_by_itself(client: Client, server: Fake
     assert len(server.code) == 2
 
 
-def test_code_that_the_server_has_dropped_is_sent_again(
-    client: Client, server: FakeServer
-) -> None:
+def test_code_that_the_server_has_dropped_is_sent_again(client: Client, server: FakeServer) -> None:
     assert client.submit(double, 1).result(WAIT_S) == 2
     server.code.clear()
     assert client.submit(double, 2).result(WAIT_S) == 4
@@ -285,7 +281,7 @@ def test_many_threads_may_submit(client: Client) -> None:
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         results = list(pool.map(work, range(0, 400, 50)))
-    assert sum(results, []) == list(range(0, 800, 2))
+    assert [value for values in results for value in values] == list(range(0, 800, 2))
 
 
 @pytest.mark.parametrize(
