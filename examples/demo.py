@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import schedulemesh
-from schedulemesh.up import LocalMesh, Site
+from schedulemesh.up import LocalMesh, Site, stopped_by_signals
 
 if TYPE_CHECKING:
     from schedulemesh import ActorHandle, Client, Future
@@ -168,7 +168,7 @@ def main() -> None:
     """Tell the story."""
     began = time.monotonic()
     step("Two Ray clusters, a control plane, an agent in each cluster")
-    with LocalMesh(SITES, tell=print) as mesh:
+    with stopped_by_signals(), LocalMesh(SITES, tell=print) as mesh:
         ledger = mesh.state_dir / "ledger"
         with schedulemesh.connect(state_dir=mesh.state_dir) as client:
             routing(client)

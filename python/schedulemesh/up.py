@@ -332,7 +332,7 @@ def _wait_or_kill(part: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def _stopped_by_signals() -> Iterator[None]:
+def stopped_by_signals() -> Iterator[None]:
     """Turn SIGTERM and a closed terminal into what Ctrl-C is, so that everything is ended."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -401,7 +401,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sites = default_sites(args.clusters, args.cpus)
     mesh = LocalMesh(sites, state_dir=args.state_dir, listen=args.listen, tell=_say)
     try:
-        with _stopped_by_signals(), mesh:
+        with stopped_by_signals(), mesh:
             _say(_next_steps(mesh))
             while (dead := mesh.dead()) is None:
                 time.sleep(1)

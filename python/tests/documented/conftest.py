@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from schedulemesh.up import LocalMesh, default_sites
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -6,7 +6,6 @@ import re
 import sys
 
 import pytest
-
 from documented.conftest import ROOT, Run
 
 DOCUMENTS = ["README.md", "docs/guide/python.md"]

@@ -5,21 +5,26 @@ from __future__ import annotations
 import sys
 
 import pytest
-
 from documented.conftest import ROOT, Run
+from schedulemesh import clusters_file
 
 FACTS = {
     "basics": ["2**31 - 1 is prime: True", "squares: [0, 1, 4, 9, 16]", "same task: True 1024"],
     "actors": ["refused: 1000 is more than 160", "by id: 100", "after its end: ActorEndedError"],
     "jobs": ["[0, 1, 4, 9, 16]", "cancelled: True"],
     "routing": ["tag:        west", "avoided:    east", "refused:    INFEASIBLE", "TOO_BIG"],
-    "multicluster": ["1024", "COMPLETED"],
+    "multicluster": ["task: 1024 COMPLETED", "Hello, Grace, number 2", "job: SUCCEEDED 42"],
 }
 
 
 def test_every_example_is_run() -> None:
     there = {path.stem for path in (ROOT / "examples").glob("*.py")}
     assert there == set(FACTS) | {"demo"}, "the demo has a test of its own"
+
+
+def test_the_clusters_file_is_read_whole() -> None:
+    entries = clusters_file.read(ROOT / "examples/clusters.yaml").clusters
+    assert [entry.name for entry in entries] == ["centos", "mac"]
 
 
 @pytest.mark.ray
