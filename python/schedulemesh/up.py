@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -360,6 +361,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _missing_ray() -> str | None:
+    """Return what to do about Ray, when it is not installed beside this Python."""
+    found = importlib.util.find_spec("ray")
+    # A folder that happens to be called `ray` has no file to load.
+    if found is not None and found.origin is not None:
+        return None
+    return f"{sys.executable} has no Ray; install it with `pip install 'schedulemesh[agent]'`"
+
+
 def _count(text: str) -> int:
     number = int(text)
     if not 1 <= number <= _MOST:
@@ -398,6 +408,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line, without the program.
     """
     args = _parser().parse_args(arguments)
+    if (missing := _missing_ray()) is not None:
+        _say(f"schedulemesh up: {missing}")
+        return 1
     sites = default_sites(args.clusters, args.cpus)
     mesh = LocalMesh(sites, state_dir=args.state_dir, listen=args.listen, tell=_say)
     try:

@@ -81,3 +81,24 @@ fn reference_of_the_configuration() {
     }
     check("config.md", &page);
 }
+
+#[test]
+fn reference_of_the_metrics() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mesh-server/src/metrics.rs");
+    let source = std::fs::read_to_string(path).unwrap();
+    let mut page = format!(
+        "{NOTE}\n# Metrics\n\n\
+         `GET /metrics`, in the text format of Prometheus, with the admin token. Counters end in \
+         `_total`, histograms in `_bucket`, `_sum` and `_count`. Labels have few values: never task \
+         ids.\n\n| metric | |\n|---|---|\n"
+    );
+    let mut found = 0;
+    for call in source.split(".register(").skip(1) {
+        let mut texts = call.split('"').skip(1).step_by(2);
+        let (name, help) = (texts.next().unwrap(), texts.next().unwrap());
+        writeln!(page, "| `schedulemesh_{name}` | {help} |").unwrap();
+        found += 1;
+    }
+    assert!(found > 10, "metrics are registered with their name and help: {found}");
+    check("metrics.md", &page);
+}
