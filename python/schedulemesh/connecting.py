@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schedulemesh.client import CONNECT_TIMEOUT_S, Client
-from schedulemesh.errors import ClusterConnectionError
+from schedulemesh.errors import ClusterConnectionError, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +21,7 @@ TOKEN_VARIABLE = "SCHEDULEMESH_TOKEN"  # noqa: S105 - the name of a variable
 STATE_DIR_VARIABLE = "SCHEDULEMESH_STATE_DIR"
 
 _PROBE_TIMEOUT_S = 2.0
+_PROBE_PAUSE_S = 0.05
 
 
 def connect(
@@ -140,7 +142,18 @@ def _is_alive(pid: int) -> bool:
 
 
 def _embedded(state_dir: Path, *, has_clusters: bool) -> Client:
-    """Start a control plane in this process."""
+    """Start a control plane in this process, unless another process is quicker."""
     from schedulemesh.embedded import start  # noqa: PLC0415 - needed here only
 
-    return start(state_dir, with_local_cluster=not has_clusters)
+    try:
+        return start(state_dir, with_local_cluster=not has_clusters)
+    except ConfigurationError as error:
+        if error.code != "STATE_DIR_IN_USE":
+            raise
+        deadline = time.monotonic() + _PROBE_TIMEOUT_S
+        while time.monotonic() < deadline:
+            client = _running(state_dir, None)
+            if client is not None:
+                return client
+            time.sleep(_PROBE_PAUSE_S)
+        raise

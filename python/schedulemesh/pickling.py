@@ -31,6 +31,7 @@ _CACHE_MAX = 512
 _DEPTH_MAX = 12
 _PLAIN = frozenset({int, float, complex, str, bytes, bool, type(None)})
 _MISSING = object()
+_SHORT_MAX = 64 << 10
 
 _installed: tuple[str, ...] | None = None
 _ours = ("schedulemesh", "ray_multicluster_scheduler")
@@ -225,12 +226,18 @@ def dump_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | Non
         kwargs: The keyword arguments.
     """
     for value in args:
-        if type(value) not in _PLAIN:
+        if not _is_plain(value):
             return None
     for value in kwargs.values():
-        if type(value) not in _PLAIN:
+        if not _is_plain(value):
             return None
     return pickle.dumps((args, kwargs), PROTOCOL)
+
+
+def _is_plain(value: Any) -> bool:
+    kind = type(value)
+    # What is long is streamed, so that it is not in memory twice.
+    return kind in _PLAIN and ((kind is not bytes and kind is not str) or len(value) <= _SHORT_MAX)
 
 
 def unpicklable(value: Any, what: str, error: BaseException) -> UnpicklableError:
