@@ -1,4 +1,4 @@
-"""Starts and stops Ray clusters on this machine: for trying out, for tests and for `schedulemesh up`.
+"""Starts and stops Ray clusters on this machine: for trying out, tests and `schedulemesh up`.
 
 Several clusters share one machine by having a loopback address each (127.0.0.11, 127.0.0.12, ...).
 They are real: each has its own head, dashboard and workers. Linux only.

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
 from schedulemesh.local import LocalCluster, LocalPlan, local_clusters
 
 if TYPE_CHECKING:

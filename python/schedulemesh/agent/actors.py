@@ -68,7 +68,7 @@ class Actors:
         """Return how many bytes of a result travel inline."""
         return self._results.inline_max
 
-    def extra(self, lane: Lane, items: list[Work]) -> None:
+    def along(self, lane: Lane, items: list[Work]) -> None:
         """Send nothing along with calls."""
 
     def upload(self, work: Work, run_us: int, size: int, refs: list[Any], lane: Lane) -> None:
@@ -196,9 +196,7 @@ class Actors:
     async def _adopt_one(self, key: Key, name: str) -> None:
         try:
             actor = ray.get_actor(name, namespace=NAMESPACE)
-            held = await asyncio.wait_for(
-                ray_actors.awaited(actor.held.remote()), ADOPT_TIMEOUT_S
-            )
+            held = await asyncio.wait_for(ray_actors.awaited(actor.held.remote()), ADOPT_TIMEOUT_S)
         except (ValueError, RayError, asyncio.TimeoutError) as error:
             log.warning("did not adopt %s: %s", name, ray_actors.said(error))
             return
@@ -223,7 +221,7 @@ class Actors:
 
     async def _bring_up(self, hosted: Hosted) -> None:
         lane, lease = hosted.lane, hosted.lease
-        limit = self._settings.env_timeout_s if lease.runtime_env else self._settings.start_timeout_s
+        limit = self._settings.start_limit_s(with_env=bool(lease.runtime_env))
         name = "sm-{}-{}".format(*hosted.work.key)
         try:
             lane.actor = await self._create(lease, name)
@@ -253,8 +251,7 @@ class Actors:
 
     async def _construct(self, hosted: Hosted) -> None:
         work, lane = hosted.work, hosted.lane
-        while not work.ready and not work.ended:
-            await asyncio.sleep(NAME_WAIT_S)
+        await work.fetched()
         if work.ended:
             self._fail(hosted, "")
             return

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -16,7 +15,7 @@ from schedulemesh.agent.actors import Actors
 from schedulemesh.agent.blobs import BlobRefused, Blobs
 from schedulemesh.agent.jobs import Jobs
 from schedulemesh.agent.lane import Pace
-from schedulemesh.agent.link import Door, Link
+from schedulemesh.agent.link import Door, Link, end_all
 from schedulemesh.agent.nodes import Nodes, ask_ray
 from schedulemesh.agent.outbox import Outbox
 from schedulemesh.agent.results import Results
@@ -24,6 +23,8 @@ from schedulemesh.agent.runners import Runners
 from schedulemesh.agent.work import Lease, Ledger, Work
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from schedulemesh.agent.settings import Settings
 
 log = logging.getLogger("schedulemesh.agent")
@@ -35,7 +36,7 @@ PIECE = 4 << 20
 
 
 class Agent:
-    """Ties the parts together. Everything happens in one event loop; what blocks goes to a thread."""
+    """Ties the parts together, in one event loop; what blocks goes to a thread."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -53,7 +54,7 @@ class Agent:
         self._actors = Actors(settings, self._ledger, results, self._runners)
         self._jobs = Jobs(settings.cluster, self._ledger)
         self._nodes = Nodes(self._held_on)
-        self._handlers = {
+        self._handlers: dict[str, Callable[[Any], None]] = {
             "start": self._on_start,
             "stop": self._on_stop,
             "ask": self._on_ask,
@@ -76,9 +77,7 @@ class Agent:
             for part in done:
                 part.result()
         finally:
-            for part in running:
-                part.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            await end_all(running)
             await self._runners.close()
             await self._jobs.close()
 
@@ -127,7 +126,7 @@ class Agent:
                 continue
             held[key] = work = Work(frame)
             if not work.ready:
-                self._spawn(self._fetch(work, work.payload))
+                work.fetch = self._spawn(self._fetch(work, work.payload))
             if work.kind == "function":
                 functions.setdefault(frame["lease"], []).append(work)
             else:
@@ -194,7 +193,7 @@ class Agent:
         if text is None:
             text = await self._running_output(key)
         if text is None:
-            return {"Err": f"the output of attempt {key[1]} of t{key[0]} is not known here any more"}
+            return {"Err": f"the output of t{key[0]}, attempt {key[1]}, is not known here any more"}
         data = text.encode(errors="replace")
         return {"Ok": data[max(0, len(data) - tail) :].decode(errors="replace")}
 
@@ -270,10 +269,11 @@ class Agent:
             self._runners.reap(time.monotonic())
             self._actors.tidy()
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

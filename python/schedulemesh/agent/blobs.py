@@ -30,7 +30,7 @@ class BlobRefused(Exception):  # noqa: N818 - the control plane's answer
 
 
 class Blobs:
-    """Moves blobs over whatever link is up. Transfers wait for one, and begin again on a new one."""
+    """Moves blobs over whatever link is up. What was under way begins again on a new one."""
 
     def __init__(self, send: Callable[[bytes], None]) -> None:
         self._send = send

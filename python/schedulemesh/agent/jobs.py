@@ -141,7 +141,7 @@ class Jobs:
                 job.task = asyncio.ensure_future(self._follow(job))
 
     def acknowledged(self, key: Key) -> None:
-        """Hear that the control plane has the end of an attempt: the next agent need not tell it."""
+        """Hear that the control plane has an end: the next agent need not tell it."""
         if key in self._reported:
             self._reported.discard(key)
             task = asyncio.ensure_future(asyncio.to_thread(settle, "sm-{}-{}".format(*key)))
@@ -158,8 +158,7 @@ class Jobs:
 
     async def _run(self, job: Job) -> None:
         work = job.work
-        while not work.ready and not work.ended:
-            await asyncio.sleep(POLL_S)
+        await work.fetched()
         if work.ended:
             self._jobs.pop(work.key, None)
             return

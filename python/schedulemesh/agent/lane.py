@@ -48,7 +48,7 @@ class Crew(Protocol):
     def inline_max(self) -> int:
         """Return how many bytes of a result travel inline."""
 
-    def extra(self, lane: Lane, items: list[Work]) -> Any:
+    def along(self, lane: Lane, items: list[Work]) -> Any:
         """Return what has to go along with a batch."""
 
     def upload(self, work: Work, run_us: int, size: int, refs: list[Any], lane: Lane) -> None:
@@ -159,9 +159,9 @@ class Lane:
         if not self.batches:
             self._head_since = time.monotonic()
         self.batches.append(batch)
-        extra = self.crew.extra(self, items)
+        along = self.crew.along(self, items)
         body = [(*work.key, work.code, work.payload) for work in items]
-        ref = self.actor.run.remote(batch.number, self.crew.inline_max(), extra, body)
+        ref = self.actor.run.remote(batch.number, self.crew.inline_max(), along, body)
         self.spawn(self._await(batch, ref))
 
     def resume(self, left: dict[Key, Work], ref: Any) -> None:

@@ -1,9 +1,8 @@
-"""The link to the control plane: who dials, what is said first, signs of life, and beginning again."""
+"""The link to the control plane: who dials, what is said first, signs of life, beginning again."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
 import logging
 import random
@@ -19,6 +18,8 @@ from schedulemesh.agent import wire
 from schedulemesh.agent.settings import FRAME_MAX
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from schedulemesh.agent.outbox import Outbox
 
 log = logging.getLogger("schedulemesh.agent")
@@ -30,6 +31,7 @@ BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 10.0
 REFUSED_WAIT_S = 5.0
 SILENT_INTERVALS = 4
+END_RETRY_S = 1.0
 HEARTBEAT_DEFAULT_MS = 2_000
 # Problems that trying again does not solve.
 FATAL = frozenset({"UPGRADE_NEEDED", "UNAUTHENTICATED", "FORBIDDEN"})
@@ -76,7 +78,7 @@ class Socket(Protocol):
     async def send_bytes(self, data: bytes) -> None:
         """Send a message."""
 
-    async def receive(self, timeout: float | None = None) -> aiohttp.WSMessage:  # noqa: ASYNC109
+    async def receive(self, timeout: float | None = None) -> Any:
         """Wait for a message."""
 
     async def close(self) -> bool:
@@ -101,7 +103,10 @@ class Link:
         self._owner = owner
         self._wake = asyncio.Event()
         self._frames: deque[bytes] = deque()
-        self._current: asyncio.Task[None] | None = None
+        self._current: asyncio.Future[None] | None = None
+        self._replaced = False
+        # One conversation at a time.
+        self._turn = asyncio.Lock()
 
     def wake(self) -> None:
         """Have what is queued sent."""
@@ -135,7 +140,7 @@ class Link:
                     log.warning("the control plane refused the link: %s", refused)
                     wait = REFUSED_WAIT_S
                 except (aiohttp.ClientError, OSError, TimeoutError, LinkClosed) as error:
-                    log.warning("no link to %s: %s", url, error or type(error).__name__)
+                    log.warning("no link to %s: %s", url, str(error) or type(error).__name__)
                 if time.monotonic() - began > BACKOFF_MAX_S:
                     backoff = BACKOFF_FIRST_S
                 # Many agents lose the same server at the same time: they must not return as one.
@@ -197,17 +202,18 @@ class Link:
         await socket.prepare(request)
         # The control plane dialled again: what it has lost it will not use any more.
         if self._current is not None:
+            self._replaced = True
             self._current.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await self._current
         try:
-            await self._converse(socket)
+            async with self._turn:
+                self._replaced = False
+                await self._converse(socket)
         except Refused as error:
             if error.code in FATAL and not refused.done():
                 refused.set_exception(error)
             log.warning("the control plane refused the link: %s", error)
         except (LinkClosed, OSError, TimeoutError) as error:
-            log.warning("the link ended: %s", error or type(error).__name__)
+            log.warning("the link ended: %s", str(error) or type(error).__name__)
         return socket
 
     async def _converse(self, socket: Socket) -> None:
@@ -225,11 +231,9 @@ class Link:
         try:
             await self._current
         except asyncio.CancelledError:
-            self._current.cancel()
-            current = asyncio.current_task()
-            if current is not None and getattr(current, "cancelling", lambda: 1)():
-                raise
-            raise LinkClosed("a newer link replaced it") from None
+            if self._replaced:
+                raise LinkClosed("a newer link replaced it") from None
+            raise
         finally:
             self._current = None
             self._frames.clear()
@@ -261,9 +265,7 @@ class Link:
             for side in done:
                 side.result()
         finally:
-            for side in sides:
-                side.cancel()
-            await asyncio.gather(*sides, return_exceptions=True)
+            await end_all(sides)
 
     async def _read(self, socket: Socket, heartbeat_s: float) -> None:
         while True:
@@ -290,9 +292,13 @@ class Link:
         raise LinkClosed(f"the other side closed it ({message.extra or message.type.name})")
 
     async def _write(self, socket: Socket, heartbeat_s: float) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), heartbeat_s)
+            beat = loop.call_later(heartbeat_s, self._wake.set)
+            try:
+                await self._wake.wait()
+            finally:
+                beat.cancel()
             # One turn of the loop, so that what happens together travels together.
             await asyncio.sleep(0)
             said = False
@@ -307,6 +313,15 @@ class Link:
         if self._frames:
             return self._frames.popleft()
         return self.outbox.next_frame()
+
+
+async def end_all(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """Cancel tasks until they are over: before Python 3.12 `wait_for` may swallow one."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=END_RETRY_S)
 
 
 def link_url(server: str) -> str:

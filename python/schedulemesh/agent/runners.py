@@ -44,7 +44,7 @@ class Runners:
         """Return how many bytes of a result travel inline."""
         return self._results.inline_max
 
-    def extra(self, lane: Lane, items: list[Work]) -> dict[str, bytes]:
+    def along(self, lane: Lane, items: list[Work]) -> dict[str, bytes]:
         """Return the code that the worker has not seen yet."""
         fresh = {work.code for work in items} - lane.seen_code
         lane.seen_code |= fresh
@@ -164,7 +164,7 @@ class Runners:
         return lane
 
     async def _bring_up(self, lane: Lane, lease: Lease) -> None:
-        limit = self._settings.env_timeout_s if lease.runtime_env else self._settings.start_timeout_s
+        limit = self._settings.start_limit_s(with_env=bool(lease.runtime_env))
         try:
             lane.actor = ray_actors.create_runner(lease, self._settings.cluster)
             about = await asyncio.wait_for(ray_actors.awaited(lane.actor.about.remote()), limit)

@@ -42,3 +42,7 @@ class Settings:
     start_timeout_s: float = 60.0
     env_timeout_s: float = 900.0
     sample_s: float = 0.5
+
+    def start_limit_s(self, *, with_env: bool) -> float:
+        """Return how long a worker may take to start."""
+        return self.env_timeout_s if with_env else self.start_timeout_s

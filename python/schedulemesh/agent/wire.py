@@ -6,7 +6,7 @@ import os
 import platform
 from typing import TYPE_CHECKING, Any
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 
 from schedulemesh.agent import __version__
 
@@ -80,4 +80,4 @@ def report(seq: int, items: Sequence[bytes]) -> bytes:
     head = _REPORT_HEAD + _packer.pack(seq) + _ITEMS
     count = len(items)
     array = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")  # noqa: PLR2004
-    return head + array + b"".join(items)
+    return bytes(head + array + b"".join(items))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -40,7 +41,18 @@ class Lease:
 class Work:
     """Is one attempt that the agent has not let go of."""
 
-    __slots__ = ("code", "ended", "key", "kind", "payload", "ready", "started", "stop", "target")
+    __slots__ = (
+        "code",
+        "ended",
+        "fetch",
+        "key",
+        "kind",
+        "payload",
+        "ready",
+        "started",
+        "stop",
+        "target",
+    )
 
     def __init__(self, frame: dict[str, Any]) -> None:
         self.key: Key = (frame["task"], frame["attempt"])
@@ -58,11 +70,12 @@ class Work:
         # Inline bytes, pieces in the object store, or the frame of a blob that is to be fetched.
         self.payload: Any = data
         self.ready = kind != "blob"
+        # What brings the blob.
+        self.fetch: asyncio.Task[None] | None = None
         self.started = False
         self.ended = False
         # The grace in milliseconds, once it was told to stop.
         self.stop: int | None = None
-
 
     @classmethod
     def adopted(cls, key: Key, kind: str, target: int = 0) -> Work:
@@ -72,11 +85,16 @@ class Work:
         work.kind = kind
         work.code = ""
         work.target = target
-        work.payload = None
+        work.payload = work.fetch = None
         work.ready = work.started = True
         work.ended = False
         work.stop = None
         return work
+
+    async def fetched(self) -> None:
+        """Wait until its arguments are here, or cannot be brought, and it has ended."""
+        if self.fetch is not None:
+            await asyncio.wait([self.fetch])
 
 
 class Ledger:

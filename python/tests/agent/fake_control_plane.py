@@ -90,14 +90,17 @@ class FakeControlPlane:
         self._sessions: list[aiohttp.ClientSession] = []
         self._dialled: list[asyncio.Future[None]] = []
 
-    def __enter__(self) -> FakeControlPlane:
+    def __enter__(self) -> FakeControlPlane:  # noqa: PYI034 - Python 3.10 has no Self
         """Start listening."""
         self._thread.start()
         self.do(self._listen())
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """End it."""
         self.do(self._close())
@@ -116,7 +119,9 @@ class FakeControlPlane:
         """Return a fresh task number."""
         return next(_numbers)
 
-    def start(self, tasks: list[dict[str, Any]], leases: list[dict[str, Any]], code: Any = ()) -> None:
+    def start(
+        self, tasks: list[dict[str, Any]], leases: list[dict[str, Any]], code: Any = ()
+    ) -> None:
         """Send a start frame."""
         frame = {"start": {"leases": leases, "code": list(code), "tasks": tasks}}
         self.send(frame)
@@ -346,7 +351,7 @@ class FakeControlPlane:
             self.returned.append(key)
         else:
             incarnation = self.hellos[-1]["incarnation"]
-            # An agent that adopts may repeat what an earlier one has said, never what it said itself.
+            # An agent that adopts may repeat what an earlier one said, never what it said itself.
             assert self._ended_by.get(key) != incarnation, f"{key} ended twice"
             self._ended_by[key] = incarnation
             self.ended.setdefault(key, Ended(kind, body, self.blobs))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import cloudpickle
 import pytest
-
 from agent.fake_control_plane import start_task
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ class Memory:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
-    def __enter__(self) -> Memory:
+    def __enter__(self) -> Memory:  # noqa: PYI034 - Python 3.10 has no Self
         self._thread.start()
         return self
 
@@ -74,9 +73,7 @@ def test_hundred_megabytes_come_back_through_bounded_memory(
     assert memory.growth() < 48 * MIB
 
 
-def test_hundred_megabytes_of_arguments(
-    lonely: FakeControlPlane, start_agent: StartAgent
-) -> None:
+def test_hundred_megabytes_of_arguments(lonely: FakeControlPlane, start_agent: StartAgent) -> None:
     agent = start_agent("--server", lonely.url)
     lonely.wait_linked()
     assert len(lonely.values(lonely.functions(make, [(10,)]))[0]) == 10

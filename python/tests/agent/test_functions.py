@@ -174,12 +174,11 @@ def test_finished_results_do_not_wait_for_a_long_neighbour(
     flag = tmp_path / "flag"
     code, waiting = plane.code(add), plane.code(wait_for_file)
     short, long = (plane.task(), 1), (plane.task(), 1)
+    works = [{"function": {"code": each["digest"]}} for each in (code, waiting)]
     plane.start(
         [
-            start_task(short, 1, {"function": {"code": code["digest"]}}, pickle.dumps(((1, 2), {}))),
-            start_task(
-                long, 1, {"function": {"code": waiting["digest"]}}, pickle.dumps(((str(flag),), {}))
-            ),
+            start_task(short, 1, works[0], pickle.dumps(((1, 2), {}))),
+            start_task(long, 1, works[1], pickle.dumps(((str(flag),), {}))),
         ],
         [plane.lease(1)],
         [code, waiting],
@@ -257,9 +256,9 @@ def test_output_of_running_and_ended_tasks(plane: FakeControlPlane, tmp_path: Pa
     flag = tmp_path / "flag"
 
     def talk(path: str) -> None:
-        print("hello from the task")
+        print("hello from the task")  # noqa: T201 - what the test looks for
         wait_for_file(path)
-        print("bye")
+        print("bye")  # noqa: T201 - what the test looks for
 
     (key,) = plane.functions(talk, [(str(flag),)])
     plane.wait(lambda: key in plane.started)

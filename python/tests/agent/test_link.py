@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
-
 from agent.fake_control_plane import TOKEN, FakeControlPlane
 
 if TYPE_CHECKING:
     from agent.conftest import StartAgent
-
     from schedulemesh.local import LocalCluster
 
 pytestmark = pytest.mark.ray
@@ -161,9 +159,7 @@ def test_nodes_and_what_strangers_use(
     assert plane.node_frames - frames <= 4
 
 
-def test_lost_link_is_noticed_by_silence(
-    lonely: FakeControlPlane, start_agent: StartAgent
-) -> None:
+def test_lost_link_is_noticed_by_silence(lonely: FakeControlPlane, start_agent: StartAgent) -> None:
     lonely.beating = False
     start_agent("--server", lonely.url)
     lonely.wait_linked()

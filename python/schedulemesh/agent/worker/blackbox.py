@@ -46,7 +46,7 @@ class BlackBox:
         self._write(("begun", batch))
 
     def add(self, result: tuple[Any, ...]) -> None:
-        """Write down a result; one in the object store dies with the worker, so its loss is noted."""
+        """Write down a result; of one that lies in the object store, only that it is lost."""
         try:
             self._write(result)
         except ValueError:

@@ -46,7 +46,7 @@ def load_cloudpickle() -> ModuleType:
 
 
 class Sink(io.RawIOBase):
-    """Takes a pickle as it is made; what exceeds `inline_max` goes to the object store in pieces."""
+    """Takes a pickle as it is made; a large one goes to the object store in pieces."""
 
     PIECE = 4 << 20
 
@@ -121,7 +121,7 @@ def unpack(payload: Payload) -> Any:
 
 
 def pack(value: object, inline_max: int) -> Packed:
-    """Pickle a result, with plain pickle where that is enough, because it is several times faster."""
+    """Pickle a result, with plain pickle where that is enough: it is several times faster."""
     sink = Sink(inline_max)
     try:
         pickle.Pickler(sink, protocol=5).dump(value)

@@ -40,7 +40,7 @@ class ActorHost(Lane):
             self._accepted.update(calls)
         return super().run(batch, inline_max, extra, items)
 
-    @ray.method(concurrency_group="control")  # type: ignore[misc]
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def held(self) -> dict[str, Any]:
         """Tell a new agent what it has to know: whether it is up, and which calls it has."""
         with self._lock:
@@ -51,7 +51,7 @@ class ActorHost(Lane):
                 "calls": list(self._accepted),
             }
 
-    @ray.method(concurrency_group="watch")  # type: ignore[misc]
+    @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
     def watch(self) -> None:
         """Return never: whoever waits for this hears at once when the actor dies."""
         threading.Event().wait()
@@ -62,7 +62,7 @@ class ActorHost(Lane):
             self._results = []
             return list(self._kept.values())
 
-    @ray.method(concurrency_group="control")  # type: ignore[misc]
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def forget(self, calls: list[Key]) -> None:
         """Forget calls whose ends the control plane has."""
         with self._lock:

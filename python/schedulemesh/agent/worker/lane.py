@@ -1,4 +1,4 @@
-"""Runs items one after the other on behalf of the agent: the common part of runners and actor hosts.
+"""Runs items one after the other for the agent: the common part of runners and actor hosts.
 
 An item is `(task, attempt, what, payload)`. A result is
 `(task, attempt, kind, run_us, packed, error, output)` with `kind` one of `finished`, `failed`,
@@ -67,7 +67,7 @@ class Lane:
         os.environ["SCHEDULEMESH_CLUSTER"] = cluster
         load_cloudpickle()
 
-    @ray.method(concurrency_group="control")  # type: ignore[misc]
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def about(self) -> dict[str, Any]:
         """Say where this runs, and so that it is up."""
         return {
@@ -96,7 +96,7 @@ class Lane:
             results, self._results = self._results, []
         return results
 
-    @ray.method(concurrency_group="control")  # type: ignore[misc]
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def progress(self, take_back: list[int]) -> dict[str, Any]:
         """Hand out results so far and say what runs.
 
@@ -120,7 +120,7 @@ class Lane:
                 "running": self._running(),
             }
 
-    @ray.method(concurrency_group="control")  # type: ignore[misc]
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def interrupt(self, task: int, attempt: int) -> str:
         """Raise KeyboardInterrupt in what runs, or drop what has not started."""
         with self._lock:
@@ -135,13 +135,13 @@ class Lane:
                 return "dropped"
             return "unknown"
 
-    @ray.method(concurrency_group="control")  # type: ignore[misc]
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def output(self, task: int, attempt: int) -> str | None:
         """Return the tail of what the running task has printed so far."""
         with self._lock:
             return self._tail.text() if self._running() == (task, attempt) else None
 
-    @ray.method(concurrency_group="control")  # type: ignore[misc]
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def retire(self) -> None:
         """Remove what would be left behind."""
         remove_boxes(self._box.paths)
@@ -166,7 +166,7 @@ class Lane:
         return (self._current[0], self._current[1]) if self._current else None
 
     def _next(self) -> bool:
-        """Run the next item; an interrupt hits that item and nothing else, however late it comes."""
+        """Run the next item; an interrupt hits it and nothing else, however late it comes."""
         outcome: tuple[Any, ...] | None = None
         began = time.perf_counter()
         while True:
@@ -217,12 +217,14 @@ class Lane:
             took = micros_since(began)
             return "finished", took, self._pack(value), None
         except Unreadable as error:
-            return "failed", micros_since(began), None, described("unreadable", error.__cause__, error)
+            told = described("unreadable", error.__cause__, error)
+            return "failed", micros_since(began), None, told
         except BaseException as error:  # noqa: BLE001 - SystemExit and the like are the user's too
             took = micros_since(began)
             if self._interrupted:
                 return "stopped", took, None, None
-            return "failed", took, pack_exception(error, self._inline_max), described("raised", error)
+            details = pack_exception(error, self._inline_max)
+            return "failed", took, details, described("raised", error)
 
     def _pack(self, value: object) -> Any:
         try:
@@ -284,5 +286,3 @@ def bounded(text: str, limit: int) -> str:
         return text
     half = limit // 2
     return f"{text[:half]}\n... {len(text) - limit} characters left out ...\n{text[-half:]}"
-
-

@@ -31,7 +31,7 @@ class Tail:
 
 
 class Tee:
-    """Stands in for `sys.stdout` or `sys.stderr` and lets the current task's tail hear what is said.
+    """Stands in for `sys.stdout` or `sys.stderr` and lets the current task's tail hear it too.
 
     Output of threads that a task starts is counted to the task that runs at that moment. Output of
     child processes is not heard: it goes to the worker's log file only.

@@ -1,4 +1,4 @@
-"""The warm worker: a Ray actor that runs functions, of any lease of its shape, one after the other."""
+"""The warm worker: a Ray actor that runs functions, of any lease of its shape, one by one."""
 
 from __future__ import annotations
 
