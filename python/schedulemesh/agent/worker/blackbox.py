@@ -50,7 +50,7 @@ class BlackBox:
         try:
             self._write(result)
         except ValueError:
-            self._write((*result[:4], "lost", None, ""))
+            self._write((result[0], result[1], "lost", result[3], None, None, ""))
 
     def _write(self, record: tuple[Any, ...]) -> None:
         body = marshal.dumps(record)
