@@ -1,4 +1,4 @@
-"""The function style of `ray_multicluster_scheduler` on two real Ray clusters, from a clusters file."""
+"""The functions of `ray_multicluster_scheduler` on two real Ray clusters, from a clusters file."""
 
 from __future__ import annotations
 
