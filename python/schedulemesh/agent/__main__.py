@@ -11,6 +11,10 @@ import re
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from schedulemesh.agent.settings import Settings
 
 EXIT_USAGE = 2
 EXIT_REFUSED = 3
@@ -46,8 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     token = read_token(parser, given)
-    # After the command line is known to be right: importing Ray takes a second.
-    from schedulemesh.agent.settings import Settings  # noqa: PLC0415
+    from schedulemesh.agent.settings import Settings  # noqa: PLC0415 - after the usage is right
 
     settings = Settings(
         cluster=given.cluster,
@@ -60,11 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     return serve(settings)
 
 
-def serve(settings: object) -> int:
+def serve(settings: Settings) -> int:
     """Connect to Ray and run the agent."""
-    from schedulemesh.agent.settings import Settings  # noqa: PLC0415 - see above
-
-    assert isinstance(settings, Settings)  # noqa: S101 - for the type checker
     if not connect_ray(settings.ray_address):
         return EXIT_NO_RAY
     import ray  # noqa: PLC0415 - see above
@@ -188,13 +188,11 @@ def connect_ray(address: str) -> bool:
     return True
 
 
-async def run_until_told(settings: object) -> int:
+async def run_until_told(settings: Settings) -> int:
     """Run the agent; end on SIGTERM and SIGINT."""
-    from schedulemesh.agent.agent import Agent  # noqa: PLC0415 - imports Ray
+    from schedulemesh.agent.agent import Agent, RayGoneError  # noqa: PLC0415 - imports Ray
     from schedulemesh.agent.link import Refused  # noqa: PLC0415 - imports aiohttp
-    from schedulemesh.agent.settings import Settings  # noqa: PLC0415 - see `main`
 
-    assert isinstance(settings, Settings)  # noqa: S101 - for the type checker
     running = asyncio.ensure_future(Agent(settings).run())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -205,6 +203,9 @@ async def run_until_told(settings: object) -> int:
     except Refused as refused:
         sys.stderr.write(f"error: {refused}\n")
         return EXIT_REFUSED
+    except RayGoneError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return EXIT_NO_RAY
     except OSError as error:
         sys.stderr.write(f"error: cannot listen: {error}\n")
         return EXIT_NO_LISTEN

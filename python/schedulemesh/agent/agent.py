@@ -14,7 +14,7 @@ from schedulemesh.agent import ray_actors, wire
 from schedulemesh.agent.actors import Actors
 from schedulemesh.agent.blobs import BlobRefused, Blobs
 from schedulemesh.agent.jobs import Jobs
-from schedulemesh.agent.lane import Pace
+from schedulemesh.agent.lane import Pace, each
 from schedulemesh.agent.link import Door, Link, end_all
 from schedulemesh.agent.nodes import Nodes, ask_ray
 from schedulemesh.agent.outbox import Outbox
@@ -32,7 +32,12 @@ log = logging.getLogger("schedulemesh.agent")
 LOOK_S = 0.01
 TIDY_S = 1.0
 HEALTH_TIMEOUT_S = 5.0
+RAY_GONE_S = 60.0
 PIECE = 4 << 20
+
+
+class RayGoneError(Exception):
+    """Says that the Ray cluster does not answer any more."""
 
 
 class Agent:
@@ -132,20 +137,26 @@ class Agent:
             else:
                 self._start_other(work, leases.get(frame["lease"]))
         for number, works in functions.items():
-            self._runners.start(leases[number], works)
+            if lease := leases.get(number):
+                self._runners.start(lease, works)
+            else:
+                each(works, self._without_lease)
         self._working.set()
 
     def _start_other(self, work: Work, lease: Lease | None) -> None:
         if work.kind == "call":
             self._actors.call(work)
         elif lease is None:
-            self._ledger.not_started(work, "its lease did not come along")
+            self._without_lease(work)
         elif work.kind == "actor":
             self._actors.start(lease, work)
         elif work.kind == "job":
             self._jobs.start(lease, work)
         else:
             self._ledger.not_started(work, f"this agent knows no work of kind {work.kind!r}")
+
+    def _without_lease(self, work: Work) -> None:
+        self._ledger.not_started(work, "its lease did not come along")
 
     def _on_stop(self, body: list[dict[str, Any]]) -> None:
         for frame in body:
@@ -250,9 +261,17 @@ class Agent:
         self._runners.totals = {node["id"]: node["total"] for node in self._nodes.frame}
 
     async def _sample_forever(self) -> None:
+        heard = time.monotonic()
         while True:
             await asyncio.sleep(self._settings.sample_s)
-            await self._sample()
+            try:
+                await self._sample()
+                heard = time.monotonic()
+            except Exception as error:
+                # Ray raises all sorts of things while its head is away.
+                log.warning("Ray does not tell its nodes: %s", error)
+                if time.monotonic() - heard > RAY_GONE_S:
+                    raise RayGoneError(f"Ray was silent for {RAY_GONE_S:.0f} s: {error}") from error
 
     async def _look_forever(self) -> None:
         while True:

@@ -21,12 +21,27 @@ UPLOADS = 2
 DOWNLOADS = 2
 
 
-class LinkLost(Exception):  # noqa: N818 - not a fault: the transfer begins again
-    """Says that the link broke under a transfer."""
+class Again(Exception):  # noqa: N818 - not a fault
+    """Says that a transfer has to begin again, after a while.
+
+    Attributes:
+        wait_s: After how long.
+    """
+
+    def __init__(self, wait_s: float = 0.0) -> None:
+        super().__init__()
+        self.wait_s = wait_s
 
 
 class BlobRefused(Exception):  # noqa: N818 - the control plane's answer
     """Says why the control plane gives or takes no blob."""
+
+
+def refusal(problem: dict[str, Any]) -> Exception:
+    """Return what a problem of the control plane means for a transfer."""
+    if wait_ms := problem.get("retry_after_ms"):
+        return Again(wait_ms / 1000)
+    return BlobRefused(problem["message"])
 
 
 class Blobs:
@@ -50,10 +65,10 @@ class Blobs:
         self._up.clear()
         for waiting in self._pieces.values():
             if not waiting.done():
-                waiting.set_exception(LinkLost())
+                waiting.set_exception(Again())
         self._pieces.clear()
         for upload in self._uploads.values():
-            upload.fail(LinkLost())
+            upload.fail(Again())
         self._uploads.clear()
 
     def on_piece(self, frame: dict[str, Any]) -> None:
@@ -62,7 +77,7 @@ class Blobs:
         if waiting is None or waiting.done():
             return
         if problem := frame.get("problem"):
-            waiting.set_exception(BlobRefused(problem["message"]))
+            waiting.set_exception(refusal(problem))
         else:
             waiting.set_result(frame["bytes"])
 
@@ -82,8 +97,8 @@ class Blobs:
                 self._uploads[upload.number] = upload
                 try:
                     return await self._push_once(upload, refs, fetch)
-                except LinkLost:
-                    continue
+                except Again as again:
+                    await asyncio.sleep(again.wait_s)
                 finally:
                     self._uploads.pop(upload.number, None)
 
@@ -121,12 +136,13 @@ class Blobs:
                         ahead.append((asked, self._ask(blob, asked, size)))
                         asked = min(size, asked + BLOB_PART_MAX)
                     part = await ahead[0][1]
-                except LinkLost:
+                except Again as again:
                     # What has arrived is kept: only the rest is asked for again.
                     for _, waiting in ahead:
                         waiting.cancel()
                     ahead.clear()
                     asked = done
+                    await asyncio.sleep(again.wait_s)
                     continue
                 ahead.pop(0)
                 if not part:
@@ -167,7 +183,7 @@ class _Upload:
         """Take note of a confirmation."""
         self._written = frame["offset"]
         if problem := frame.get("problem"):
-            self.fail(BlobRefused(problem["message"]))
+            self.fail(refusal(problem))
         elif (blob := frame.get("blob")) and not self.blob.done():
             self.blob.set_result(blob)
         self._moved.set()

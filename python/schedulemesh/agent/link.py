@@ -139,7 +139,7 @@ class Link:
                         raise
                     log.warning("the control plane refused the link: %s", refused)
                     wait = REFUSED_WAIT_S
-                except (aiohttp.ClientError, OSError, TimeoutError, LinkClosed) as error:
+                except (aiohttp.ClientError, OSError, asyncio.TimeoutError, LinkClosed) as error:
                     log.warning("no link to %s: %s", url, str(error) or type(error).__name__)
                 if time.monotonic() - began > BACKOFF_MAX_S:
                     backoff = BACKOFF_FIRST_S
@@ -212,7 +212,7 @@ class Link:
             if error.code in FATAL and not refused.done():
                 refused.set_exception(error)
             log.warning("the control plane refused the link: %s", error)
-        except (LinkClosed, OSError, TimeoutError) as error:
+        except (LinkClosed, OSError, asyncio.TimeoutError) as error:
             log.warning("the link ended: %s", str(error) or type(error).__name__)
         return socket
 
@@ -275,7 +275,14 @@ class Link:
             if kind == "ack":
                 self.outbox.ack(body["seq"])
             elif kind != "heartbeat":
-                self._owner.handle(kind, body)
+                self._hand_over(kind, body)
+
+    def _hand_over(self, kind: str, body: Any) -> None:
+        try:
+            self._owner.handle(kind, body)
+        except (KeyError, TypeError, ValueError, wire.BadFrame) as error:
+            log.exception("a frame of kind %r cannot be read", kind)
+            raise LinkClosed(f"a frame of kind {kind!r} cannot be read: {error!r}") from error
 
     async def _receive(self, socket: Socket, timeout_s: float) -> tuple[str, Any]:
         try:

@@ -246,3 +246,18 @@ def test_agent_imports_nothing_of_the_sdk() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True
     )
     assert ended.stdout.strip() == "[]"
+
+
+def test_results_of_a_worker_without_cloudpickle_can_be_read_without_ray() -> None:
+    make = (
+        "import sys; sys.modules['cloudpickle'] = None\n"
+        "from schedulemesh.agent.worker.codec import load_cloudpickle, pack\n"
+        "del sys.modules['cloudpickle']; sys.meta_path.insert(0, type('No', (), {'find_spec': "
+        "staticmethod(lambda n, *a: (_ for _ in ()).throw(ModuleNotFoundError(n)) "
+        "if n == 'cloudpickle' else None)}))\n"
+        "load_cloudpickle(); sys.stdout.buffer.write(pack(lambda number: number + 1, 10**6))"
+    )
+    env = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": "/tmp"}  # noqa: S108
+    made = subprocess.run([sys.executable, "-c", make], capture_output=True, check=True, env=env)
+    assert b"ray" not in made.stdout
+    assert pickle.loads(made.stdout)(1) == 2

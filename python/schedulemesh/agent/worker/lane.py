@@ -65,6 +65,8 @@ class Lane:
         self._refused: set[int] = set()
         self._inline_max = 0
         os.environ["SCHEDULEMESH_CLUSTER"] = cluster
+        # An agent that runs as a Ray job has it in its environment, which its workers inherit.
+        os.environ.pop("SCHEDULEMESH_TOKEN", None)
         load_cloudpickle()
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
