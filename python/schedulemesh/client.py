@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import json
+import os
 import urllib.parse
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -40,8 +40,6 @@ FLUSH_TIMEOUT_S = 10.0
 
 _SPECS_MAX = 4_096
 _JOIN_TIMEOUT_S = 5.0
-
-_open_clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
 class Client(Submitter):
@@ -79,8 +77,6 @@ class Client(Submitter):
         super().__init__(self, defaults())
         self.native = NativeClient(url, token)
         self.defaults = defaults()
-        self._on_close = on_close
-        self._closed = False
         try:
             self.inline_max = self.native.wait_up(timeout)
         except BaseException:
@@ -90,7 +86,8 @@ class Client(Submitter):
         self._tickets = itertools.count(1)
         self._codes = CodeCache()
         self._specs: dict[tuple[int, str], tuple[TaskOptions, Spec]] = {}
-        _open_clients.add(self)
+        # Also at the end of the interpreter, and when nobody holds the client any more.
+        self._end = weakref.finalize(self, _end, os.getpid(), self.native, self._delivery, on_close)
 
     @property
     def url(self) -> str:
@@ -100,7 +97,7 @@ class Client(Submitter):
     @property
     def closed(self) -> bool:
         """Whether it was closed."""
-        return self._closed
+        return not self._end.alive
 
     # Submitting. The methods of `Submitter` end here.
 
@@ -388,17 +385,7 @@ class Client(Submitter):
 
     def close(self) -> None:
         """Close the link, once what was submitted is accepted. Tasks go on; futures fail."""
-        if self._closed:
-            return
-        self._closed = True
-        _open_clients.discard(self)
-        try:
-            self.native.flush(FLUSH_TIMEOUT_S)
-        finally:
-            self.native.close()
-            self._delivery.join(_JOIN_TIMEOUT_S)
-            if self._on_close is not None:
-                self._on_close()
+        self._end()
 
     def __enter__(self) -> Self:
         """Return the client."""
@@ -415,7 +402,7 @@ class Client(Submitter):
 
     def __repr__(self) -> str:
         """Return where the control plane is."""
-        return f"<Client {self.native.url}{' closed' if self._closed else ''}>"
+        return f"<Client {self.native.url}{' closed' if self.closed else ''}>"
 
 
 def _path(*parts: str, query: Sequence[tuple[str, Any]] = ()) -> str:
@@ -423,7 +410,16 @@ def _path(*parts: str, query: Sequence[tuple[str, Any]] = ()) -> str:
     return f"{path}?{urllib.parse.urlencode(query)}" if query else path
 
 
-@atexit.register
-def _close_all() -> None:
-    for client in list(_open_clients):
-        client.close()
+def _end(
+    process: int, native: NativeClient, delivery: Delivery, on_close: Callable[[], None] | None
+) -> None:
+    if process != os.getpid():
+        # A fork has neither link nor threads, and what the process has is not its to close.
+        return
+    try:
+        native.flush(FLUSH_TIMEOUT_S)
+    finally:
+        native.close()
+        delivery.join(_JOIN_TIMEOUT_S)
+        if on_close is not None:
+            on_close()

@@ -223,13 +223,7 @@ class _Document:
 
 
 def _plain(node: yaml.Node) -> Any:
-    loader = yaml.SafeLoader("")
-    try:
-        return loader.construct_document(node)
-    except yaml.YAMLError:
-        return None
-    finally:
-        loader.dispose()
+    return yaml.safe_load(yaml.serialize(node, Dumper=yaml.SafeDumper))
 
 
 def _clusters(document: _Document, settings: Settings) -> list[ClusterEntry]:

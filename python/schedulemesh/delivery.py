@@ -85,25 +85,33 @@ class Delivery:
 
     def _run(self) -> None:
         next_events = self._native.next_events
+        while True:
+            events = next_events(_WAIT_S)
+            if events is None:
+                return
+            self._deliver(events)
+            # Waiting must not keep the last futures alive, and through them their client.
+            del events
+
+    def _deliver(self, events: list[Event]) -> None:
         futures = self.futures
         loads = pickle.loads
-        while (events := next_events(_WAIT_S)) is not None:
-            for event in events:
-                kind, ticket, task, cluster, data, _error = event
-                if kind == SUCCEEDED and type(data) is bytes:
-                    # The common case, without a call more than it needs.
-                    future = futures.pop(ticket, None)
-                    if future is None:
-                        continue
-                    future._task, future._cluster = task, cluster  # noqa: SLF001
-                    try:
-                        value = loads(data)
-                    except Exception as error:  # noqa: BLE001 - a pickle may raise anything
-                        future.set_exception(_unreadable(error))
-                    else:
-                        future.set_result(value)
-                else:
-                    self._take(event)
+        for event in events:
+            kind, ticket, task, cluster, data, _error = event
+            if kind != SUCCEEDED or type(data) is not bytes:
+                self._take(event)
+                continue
+            # The common case, without a call more than it needs.
+            future = futures.pop(ticket, None)
+            if future is None:
+                continue
+            future._task, future._cluster = task, cluster  # noqa: SLF001
+            try:
+                value = loads(data)
+            except Exception as error:  # noqa: BLE001 - a pickle may raise anything
+                future.set_exception(_unreadable(error))
+            else:
+                future.set_result(value)
 
     def _take(self, event: Event) -> None:
         kind, ticket, task, cluster, data, _error = event

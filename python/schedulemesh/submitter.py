@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import json
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -75,7 +76,9 @@ class Submitter:
     ) -> Iterator[T]:
         """Run a function for each item and give out the values in the order of the items.
 
-        Items are taken as there is room, so that endless and very large inputs work.
+        Items are taken as there is room, so that endless and very large inputs work. With the
+        option `key`, each task gets a key of its own made from it and its number, so that running
+        the same program again does nothing twice.
 
         Args:
             fn: The function; it takes as many arguments as there are iterables.
@@ -102,13 +105,14 @@ class Submitter:
     ) -> Iterator[Any]:
         pending: collections.deque[Future[Any]] = collections.deque()
         send = self._client.send
+        numbers = itertools.count()
 
         def fill() -> None:
             while len(pending) < max_in_flight:
                 args = next(calls, None)
                 if args is None:
                     return
-                pending.append(send(spec, self._options, args, {}))
+                pending.append(send(spec, self._options.numbered(next(numbers)), args, {}))
 
         def values() -> Iterator[Any]:
             try:

@@ -92,11 +92,24 @@ class TaskOptions:
             work: What is run, as the JSON body says it.
         """
         body = {"work": work, **self.shared}
+        if work == "job":
+            # A command: nothing in it was pickled by this Python.
+            del body["python"]
         resources = self.shared.get("resources")
         if resources and "CPU" not in resources and "function" in work:
             # Who asks for a GPU or for memory still wants the core that every function gets.
             body["resources"] = {"CPU": 1, **resources}
         return json.dumps(body)
+
+    def numbered(self, number: int) -> TaskOptions:
+        """Return the options of one of many tasks.
+
+        Args:
+            number: Which one; it becomes a part of the key, if there is a key.
+        """
+        if self.key is None:
+            return self
+        return dataclasses.replace(self, key=f"{self.key}[{number}]")
 
     def updated(self, changes: Options) -> TaskOptions:
         """Return these options with some of them replaced.

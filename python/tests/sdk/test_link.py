@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -202,3 +203,25 @@ def test_submitters_wait_while_too_much_is_not_accepted(client: Client, server: 
     assert thread.is_alive()
     client.native.close()
     assert full.wait(WAIT_S)
+
+
+def test_a_client_that_nobody_holds_is_closed(server: FakeServer) -> None:
+    client = Client(server.url, TOKEN)
+    future = client.submit(double, 1)
+    assert future.result(WAIT_S) == 2
+    thread = client._delivery._thread
+    del client, future
+    gc.collect()
+    thread.join(WAIT_S)
+    assert not thread.is_alive()
+    until(lambda: not server.links)
+
+
+def test_a_fork_may_end_without_disturbing_the_client(client: Client) -> None:
+    child = os.fork()
+    if child == 0:
+        client.close()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert status == 0
+    assert client.submit(double, 1).result(WAIT_S) == 2

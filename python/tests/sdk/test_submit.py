@@ -305,3 +305,15 @@ def test_a_function_that_captures_what_cannot_be_pickled_names_it(client: Client
 
     with pytest.raises(schedulemesh.UnpicklableError, match=r"function .*locked: lock \(_thread"):
         client.submit(locked)
+
+
+def test_a_map_with_a_key_does_nothing_twice(client: Client, server: FakeServer) -> None:
+    squares = client.options(key="squares")
+    assert list(squares.map(double, range(5))) == [0, 2, 4, 6, 8]
+    assert list(squares.map(double, range(5))) == [0, 2, 4, 6, 8]
+    assert set(server.by_key) == {f"squares[{index}]" for index in range(5)}
+
+
+def test_a_job_runs_under_any_python(client: Client, server: FakeServer) -> None:
+    client.submit_job("echo").result(WAIT_S)
+    assert "python" not in submitted(server)[0][0]
