@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from schedulemesh._native import EmbeddedServer
 from schedulemesh.client import Client
+from schedulemesh.errors import ConfigurationError
 
 LOCAL_CLUSTER = "local"
 """What the cluster of an embedded control plane is called when nobody named another."""
@@ -49,22 +51,33 @@ def start(state_dir: Path, *, with_local_cluster: bool) -> Client:
 def start_agent(
     client: Client, cluster: str, ray_address: str | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start an agent as a child of this process.
+    """Start an agent as a child of this process, which ends when this process does.
 
     Args:
         client: The control plane that it serves.
         cluster: The cluster, which must be registered.
         ray_address: Where Ray is; a Ray that runs on this machine, or else a new local one, when
             nothing is said.
+
+    Raises:
+        ConfigurationError: When Ray is not installed here.
     """
+    if importlib.util.find_spec("ray") is None:
+        message = f"Ray is not installed here, so no agent can be started for cluster {cluster}"
+        remedy = (
+            "pip install 'schedulemesh[agent]', or name a control plane with url=... or "
+            "SCHEDULEMESH_URL, or name clusters that have a dashboard with clusters=..."
+        )
+        raise ConfigurationError(message, code="NO_RAY", remedy=remedy)
     answer = client.request("POST", f"/v1/clusters/{cluster}/token")
-    command = [sys.executable, "-m", "schedulemesh.agent", "--server", client.url]
+    command = [sys.executable, "-m", "schedulemesh.guarded", "schedulemesh.agent"]
+    command += ["--server", client.url]
     command += ["--cluster", cluster, "--ray-address", ray_address or find_ray()]
     command += ["--log-level", "warning"]
     environment = {**os.environ, "SCHEDULEMESH_TOKEN": answer["token"]}
     # Ctrl-C is for this process: it decides when the agent ends.
     return subprocess.Popen(  # noqa: S603 - our own module
-        command, env=environment, start_new_session=True, stdin=subprocess.DEVNULL
+        command, env=environment, start_new_session=True, stdin=subprocess.PIPE
     )
 
 
@@ -87,6 +100,8 @@ def stop_agent(agent: subprocess.Popen[bytes]) -> None:
         agent: The child.
     """
     agent.terminate()
+    if agent.stdin is not None:
+        agent.stdin.close()
     try:
         agent.wait(_STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -95,3 +96,14 @@ def test_a_program_that_ends_without_closing_loses_nothing(tmp_path: Path) -> No
     assert done.stderr == ""
     with schedulemesh.connect(state_dir=tmp_path, clusters=[{"name": "later"}]) as client:
         assert next(client.tasks(limit=1))["id"] == "t1000"
+
+
+def test_without_ray_and_without_clusters_there_is_a_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(
+        schedulemesh.ConfigurationError, match="Ray is not installed here"
+    ) as raised:
+        schedulemesh.connect(state_dir=tmp_path)
+    assert "SCHEDULEMESH_URL" in raised.value.remedy
