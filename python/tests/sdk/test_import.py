@@ -16,14 +16,12 @@ import schedulemesh
 PACKAGES = Path(schedulemesh.__file__).parent.parent
 IMPORT_BUDGET_S = 0.1
 
-HOME = "schedulemesh.multicluster"
 CLIENT_API = "ray_multicluster_scheduler.app.client_api"
 
 PUBLISHED = {
     **{
         f"{CLIENT_API}.{name}": f"schedulemesh.multicluster.{name}"
         for name in (
-            "UnifiedScheduler",
             "get_job_info",
             "get_job_logs",
             "get_job_status",
@@ -42,7 +40,8 @@ PUBLISHED = {
     f"{CLIENT_API}.submit_task:submit_task": "schedulemesh.multicluster.submit_task",
     f"{CLIENT_API}.submit_actor:submit_actor": "schedulemesh.multicluster.submit_actor",
     f"{CLIENT_API}.submit_job:submit_job": "schedulemesh.multicluster.submit_job",
-    f"{CLIENT_API}.unified_scheduler:UnifiedScheduler": f"{HOME}.UnifiedScheduler",
+    f"{CLIENT_API}.UnifiedScheduler": "schedulemesh.unified.UnifiedScheduler",
+    f"{CLIENT_API}.unified_scheduler:UnifiedScheduler": "schedulemesh.unified.UnifiedScheduler",
     **{
         f"ray_multicluster_scheduler.common.exception.{name}": f"schedulemesh.errors.{name}"
         for name in (

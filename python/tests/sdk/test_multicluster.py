@@ -27,7 +27,7 @@ from ray_multicluster_scheduler.app.client_api import (
 )
 from ray_multicluster_scheduler.common.exception import ConfigurationError, SchedulerError
 from ray_multicluster_scheduler.common.model import ClusterMetadata, TaskDescription
-from schedulemesh import multicluster
+from schedulemesh.unified import map_home
 from sdk.fake_server import TOKEN
 
 if TYPE_CHECKING:
@@ -184,4 +184,4 @@ def test_models_become_dictionaries_and_come_back() -> None:
 
 
 def test_paths_of_others_are_left_alone() -> None:
-    assert multicluster.map_home("python /opt/x.py") == "python /opt/x.py"
+    assert map_home("python /opt/x.py") == "python /opt/x.py"
