@@ -334,12 +334,15 @@ def _wait_or_kill(part: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Turn SIGTERM and a closed terminal into what Ctrl-C is, so that everything is ended."""
+    """Turn SIGTERM and a closed terminal into what Ctrl-C is, so that everything is ended.
+
+    Ctrl-C too: a shell that starts a program in the background makes it ignore that.
+    """
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    signals = (signal.SIGTERM, signal.SIGHUP)
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, interrupt) for number in signals]
     try:
         yield

@@ -94,6 +94,7 @@ impl SubmitArgs {
     /// What is asked for, apart from the command.
     pub fn spec(&self) -> SpecBody {
         SpecBody {
+            title: None,
             work: WorkBody::Job,
             resources: Some(self.all_resources()),
             priority: self.priority,

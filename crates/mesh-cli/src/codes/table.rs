@@ -155,6 +155,12 @@ pub const ENTRIES: &[Entry] = &[
     ),
     entry(
         Topic::Error,
+        "NO_RAY",
+        "A local Ray cluster was to be started, and Ray is not installed beside this Python.",
+        "Install it with `pip install 'schedulemesh[agent]'`, or connect to a control plane elsewhere.",
+    ),
+    entry(
+        Topic::Error,
         "NO_SUCH_ROUTE",
         "The server has no such route, or not with that method.",
         "See /openapi.json of the server for the routes that it has.",

@@ -1,15 +1,18 @@
 //! The answer to "why is it where it is?", cluster by cluster.
 
+use std::borrow::Cow;
+
 use mesh_api::v1::{ExplainView, VerdictView};
 
 use super::table::{Cell, render};
 use super::text::{NOTHING, Paint, Style, harmless};
-use crate::units::show_number;
+use super::views::NODE_SHOWN;
+use crate::units::{show_number, show_size};
 
 /// The whole answer: one sentence, then one row for each cluster, the winner first.
 pub fn explain(view: &ExplainView, paint: Paint) -> String {
     let headline = match &view.task {
-        Some(task) => format!("{} is {}: {}", task.id, task.phase, harmless(&view.message)),
+        Some(task) => format!("{} ({}): {}", task.id, task.phase, harmless(&view.message)),
         None => dry_run(view),
     };
     let mut parts = vec![headline];
@@ -47,13 +50,45 @@ fn row(verdict: &VerdictView, wins: bool) -> Vec<Cell> {
         Cell::from(&verdict.cluster),
         Cell::styled(mark, style),
         Cell::number(verdict.score.map_or_else(|| NOTHING.into(), show_number)),
-        Cell::from(&verdict.message),
+        Cell::from(readable(&verdict.message)),
     ]
+}
+
+/// The message with node ids and bytes as people read them: JSON has them whole.
+fn readable(message: &str) -> String {
+    message.split(' ').map(readable_word).collect::<Vec<_>>().join(" ")
+}
+
+fn readable_word(word: &str) -> Cow<'_, str> {
+    if let Some(bytes) = word.strip_prefix("memory=") {
+        let digits = bytes.trim_end_matches(|letter: char| !letter.is_ascii_digit());
+        if let Ok(number) = digits.parse() {
+            let rest = bytes.strip_prefix(digits).unwrap_or_default();
+            return Cow::Owned(format!("memory={}{rest}", show_size(number).replace(' ', "")));
+        }
+    }
+    let is_id = word.len() > 2 * NODE_SHOWN && word.chars().take(40).all(|l| l.is_ascii_hexdigit());
+    match word.char_indices().rfind(|(_, letter)| letter.is_ascii_hexdigit()) {
+        Some((last, _)) if is_id => {
+            let (id, rest) = word.split_at(last + 1);
+            Cow::Owned(id.chars().take(NODE_SHOWN).collect::<String>() + rest)
+        }
+        Some(_) | None => Cow::Borrowed(word),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_and_bytes_are_shortened_and_all_else_stays() {
+        let node = "baeb503a3bbc4629b9b7b1a40d72b08494077d071ffcb6b5cb42d629";
+        let message = format!("fits on node {node}, with memory=21088349952 in all: CPU=1 short");
+        let expected = "fits on node baeb503a3bbc, with memory=19.64GiB in all: CPU=1 short";
+        assert_eq!(readable(&message), expected);
+        assert_eq!(readable("memory=many, deadbeef é"), "memory=many, deadbeef é");
+    }
 
     fn verdict(cluster: &str, code: &str, message: &str, score: Option<f64>) -> VerdictView {
         VerdictView {

@@ -4,6 +4,9 @@ use comfy_table::{Attribute, CellAlignment, Color, ContentArrangement};
 
 use super::text::{Paint, Style, harmless};
 
+/// Narrower tables are not wrapped.
+const WIDTH_MIN: u16 = 40;
+
 /// A cell: its text, and how it looks.
 #[derive(Clone, Debug)]
 pub struct Cell {
@@ -34,7 +37,10 @@ impl<T: AsRef<str>> From<T> for Cell {
 pub fn render(paint: Paint, head: &[&str], rows: Vec<Vec<Cell>>) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_content_arrangement(ContentArrangement::Dynamic);
+    // What is narrower than this is no terminal, or one that does not know its size.
+    if table.width().is_none_or(|width| width >= WIDTH_MIN) {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
     table.set_header(head.iter().map(|name| cell(paint, Cell::styled(name, Style::Strong))));
     for row in rows {
         table.add_row(row.into_iter().map(|entry| cell(paint, entry)));

@@ -11,6 +11,9 @@ use super::table::{Cell, facts, render};
 use super::text::{NOTHING, OrDash, Paint, Style, style_of};
 use crate::units::{show_number, show_seconds, show_size};
 
+/// As many letters of a node's id are shown as tell nodes apart.
+pub(super) const NODE_SHOWN: usize = 12;
+
 const TASK_HEAD: [&str; 10] =
     ["ID", "KIND", "NAME", "PHASE", "CLUSTER", "TRY", "PRIO", "NEEDS", "AGE", "RAN"];
 
@@ -228,7 +231,7 @@ fn versions(cluster: &ClusterView) -> String {
 fn node_row(node: &NodeView) -> Vec<Cell> {
     let labels: Vec<_> =
         node.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let short: String = node.id.chars().take(12).collect();
+    let short: String = node.id.chars().take(NODE_SHOWN).collect();
     vec![
         Cell::from(short),
         Cell::from(&node.address),
