@@ -1,8 +1,8 @@
 """A driver program that measures no-op tasks on a Ray cluster, natively or through Ray Client.
 
 Runs in a process of its own, because a process has one Ray driver:
-`python peers.py ADDRESS LATENCIES BURST`, with `ray://...` as the address for Ray Client. Prints one
-JSON object. Waits first until the cluster's cores are free, so that nothing else is measured.
+`python peers.py ADDRESS LATENCIES BURST`, with `ray://...` as the address for Ray Client. Prints
+one JSON object. Waits first until the cluster's cores are free, so that nothing else is measured.
 """
 
 from __future__ import annotations

@@ -12,6 +12,10 @@ use crate::problem::Problem;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SpecBody {
+    /// What people call what is run, such as the function's name: shown where a task has no name of
+    /// its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
     /// What is run.
     pub work: WorkBody,
     /// `CPU`, `GPU`, `memory` (bytes) and custom resources. Nothing said: one `CPU` for a function,

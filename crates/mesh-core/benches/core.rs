@@ -186,6 +186,7 @@ fn spec(shape: u16) -> TaskSpec {
     let mut digest = [high; 32];
     digest[0] = low;
     TaskSpec {
+        title: None,
         work: Work::Function(Digest(digest)),
         shape: Shape {
             kind: Kind::Function,

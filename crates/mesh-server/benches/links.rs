@@ -95,12 +95,14 @@ async fn drain(server: &RunningServer) {
     let begun = Instant::now();
     let (mut left, mut first) = (1, None);
     while left > 0 {
-        left = server.handle().read(|mesh, _| {
-            let counts = mesh.counts();
-            counts.waiting() + counts.assigned + counts.running
-        })
-        .await
-        .unwrap();
+        left = server
+            .handle()
+            .read(|mesh, _| {
+                let counts = mesh.counts();
+                counts.waiting() + counts.assigned + counts.running
+            })
+            .await
+            .unwrap();
         first.get_or_insert(left);
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
@@ -176,6 +178,7 @@ fn show(what: &str, count: usize, begun: Instant) {
 
 fn spec() -> SpecBody {
     SpecBody {
+        title: None,
         work: WorkBody::Function { code: mesh_api::convert::digest_of(CODE).to_string() },
         resources: None,
         priority: None,

@@ -221,7 +221,7 @@ mod tests {
         let mut mistakes = Mistakes::default();
         let read = resources("resources", &wire, &mut mistakes);
         mistakes.verdict("it").unwrap();
-        assert_eq!(read.to_string(), "CPU=0.5 memory=1048576 disk=2");
+        assert_eq!(read.to_string(), "CPU=0.5 memory=1 MiB disk=2");
         let written = resources_map(&read);
         assert_eq!(written.len(), 3, "{written:?}");
         assert!((written["CPU"] - 0.5).abs() < f64::EPSILON);

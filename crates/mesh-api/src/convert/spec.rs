@@ -11,6 +11,7 @@ use mesh_core::model::task::{Kind, OnLost, PythonVersion, Retries, Shape, TaskSp
 use mesh_core::model::time::Span;
 
 use super::{Mistakes, digest, label_rule, resources};
+use crate::convert::submit::check_display_name;
 use crate::problem::Problem;
 use crate::v1::{AffinityBody, RetriesBody, SpecBody, WorkBody};
 
@@ -41,7 +42,12 @@ pub fn task_spec(body: &SpecBody) -> Result<TaskSpec, Problem> {
         }),
         runtime_env: runtime_env("runtime_env", body.runtime_env.as_ref(), &mut mistakes),
     };
+    let title = body.title.as_deref().filter(|title| !title.is_empty());
+    if let Some(title) = title {
+        check_display_name("title", title, &mut mistakes);
+    }
     let spec = TaskSpec {
+        title: title.map(Into::into),
         work: work.unwrap_or(Work::Job),
         shape,
         retries: retries(kind, &body.retries, &mut mistakes),
@@ -223,6 +229,7 @@ mod tests {
 
     fn function() -> SpecBody {
         SpecBody {
+            title: None,
             work: WorkBody::Function { code: "ab".repeat(32) },
             resources: None,
             priority: None,
@@ -260,6 +267,7 @@ mod tests {
     #[test]
     fn every_mistake_is_told_at_once_with_its_field() {
         let body = SpecBody {
+            title: None,
             work: WorkBody::Function { code: "xyz".into() },
             resources: Some(BTreeMap::from([
                 ("CPU".to_owned(), -1.0),
@@ -304,6 +312,7 @@ mod tests {
     fn a_call_takes_everything_from_its_actor() {
         let call = WorkBody::Call { actor: "t7".into(), method: "add".into() };
         let body = SpecBody {
+            title: None,
             work: call.clone(),
             resources: Some(BTreeMap::from([("CPU".to_owned(), 1.0)])),
             affinity: AffinityBody { cluster: Some("a".into()), ..AffinityBody::default() },

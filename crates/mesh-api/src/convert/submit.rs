@@ -132,7 +132,7 @@ impl Prepared {
         }
         let name = name.filter(|name| !name.is_empty()).map(String::into_boxed_str);
         if let Some(name) = &name {
-            check_display_name(name, &mut mistakes);
+            check_display_name("name", name, &mut mistakes);
         }
         mistakes.verdict("the task")?;
         let key = key.unwrap_or(Key::Uuid(0)); // noted as a mistake above when there is none
@@ -187,12 +187,12 @@ fn inline(bytes: Bytes, field: &str, mistakes: &mut Mistakes) -> Option<Payload>
 }
 
 /// A name for people is any text that a terminal can show.
-fn check_display_name(name: &str, mistakes: &mut Mistakes) {
+pub(super) fn check_display_name(field: &str, name: &str, mistakes: &mut Mistakes) {
     if name.len() > NAME_LEN_MAX {
-        mistakes.add("name", format!("has {} bytes, {NAME_LEN_MAX} are allowed", name.len()));
+        mistakes.add(field, format!("has {} bytes, {NAME_LEN_MAX} are allowed", name.len()));
     }
     if let Some(c) = name.chars().find(|c| c.is_control()) {
-        mistakes.add("name", format!("holds the control character {c:?}"));
+        mistakes.add(field, format!("holds the control character {c:?}"));
     }
 }
 
@@ -203,6 +203,7 @@ mod tests {
 
     fn prepared(work: WorkBody) -> Prepared {
         Prepared::read(&SpecBody {
+            title: None,
             work,
             resources: None,
             priority: None,

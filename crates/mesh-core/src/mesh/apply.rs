@@ -469,9 +469,12 @@ impl Mesh {
     fn end_task(&mut self, id: TaskId, mut end: End) {
         let Some(task) = self.tasks.get(id) else { return };
         let lease = task.phase.lease();
-        if let Phase::Running { since, .. } = &task.phase {
-            end.started = Some(*since);
-        }
+        // Of what ends at once nobody says that it started.
+        end.started = match &task.phase {
+            Phase::Running { since, .. } => Some(*since),
+            _ if end.ran > Span::ZERO => Some(end.at.before(end.ran)),
+            _ => None,
+        };
         if let Some(lease) = lease {
             let not_started =
                 matches!(&end.outcome, Outcome::Failed(f) if f.cause == Cause::NotStarted);

@@ -222,10 +222,37 @@ impl fmt::Display for Resources {
                 continue;
             }
             let gap = if first { "" } else { " " };
-            write!(out, "{gap}{name}={amount}")?;
+            match name {
+                "memory" => write!(out, "{gap}memory={}", Bytes(amount))?,
+                name => write!(out, "{gap}{name}={amount}")?,
+            }
             first = false;
         }
         if first { out.write_str("nothing") } else { Ok(()) }
+    }
+}
+
+/// An amount of memory, for people.
+struct Bytes(Amount);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+        let mut size = self.0.units();
+        if size < 1024.0 {
+            return write!(out, "{} B", self.0);
+        }
+        let mut unit = "B";
+        for next in UNITS {
+            if size < 1024.0 {
+                break;
+            }
+            size /= 1024.0;
+            unit = next;
+        }
+        // Two digits are enough to compare by, and whole numbers need none.
+        let digits = if size.fract() < 0.005 { 0 } else { 2 };
+        write!(out, "{size:.digits$} {unit}")
     }
 }
 
@@ -272,6 +299,17 @@ mod tests {
         let ask = Resources { gpu: Amount::whole(2), ..Resources::cpus(Amount::whole(1)) };
         assert_eq!(room.take(&ask).unwrap_err().to_string(), "GPU=2 short");
         assert_eq!(room.to_string(), "CPU=1");
+    }
+
+    #[test]
+    fn memory_is_shown_in_the_units_of_people() {
+        let shown = |bytes: f64| {
+            let memory = Amount::from_units(bytes).unwrap();
+            Resources { memory, ..Resources::NONE }.to_string()
+        };
+        assert_eq!(shown(512.0), "memory=512 B");
+        assert_eq!(shown(4096.0), "memory=4 KiB");
+        assert_eq!(shown(21_870_178_048.0), "memory=20.37 GiB");
     }
 
     #[test]

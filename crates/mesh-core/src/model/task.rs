@@ -13,6 +13,8 @@ use super::time::{Span, Timestamp};
 /// All that tasks may have in common. Kept once for every task that has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TaskSpec {
+    /// What people call what is run, such as the function's name; a task may have a name of its own.
+    pub title: Option<Arc<str>>,
     /// What is run.
     pub work: Work,
     /// What it needs in order to be placed.

@@ -34,6 +34,11 @@ impl Timestamp {
         Self(self.0.saturating_add(span.0))
     }
 
+    /// This moment and `span` earlier; the epoch at the earliest.
+    pub const fn before(self, span: Span) -> Self {
+        Self(self.0.saturating_sub(span.0))
+    }
+
     /// How long after `earlier` this is; zero when it is not.
     pub const fn since(self, earlier: Self) -> Span {
         Span(self.0.saturating_sub(earlier.0))

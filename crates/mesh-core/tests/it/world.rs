@@ -122,6 +122,7 @@ pub(crate) fn node(name: &str, cores: u32) -> NodeFacts {
 pub(crate) fn spec(work: Work, cores: u32) -> TaskSpec {
     let kind = work.kind();
     TaskSpec {
+        title: None,
         work,
         shape: Shape {
             kind,

@@ -197,7 +197,10 @@ impl Filter {
     fn holds(&self, mesh: &Mesh, task: &Task) -> bool {
         let phase =
             || self.phases.is_empty() || self.phases.contains(&view::phase_word(&task.phase));
-        let name = || self.name.is_none() || self.name.as_deref() == task.name.as_deref();
+        let name = || {
+            let title = || mesh.spec(task.spec).and_then(|spec| spec.title.as_deref());
+            self.name.is_none() || self.name.as_deref() == task.name.as_deref().or_else(title)
+        };
         let kind = || {
             let known = || mesh.spec(task.spec).map(|spec| view::kind_word(spec.shape.kind));
             self.kind.is_none() || known() == self.kind

@@ -39,7 +39,7 @@ pub(crate) fn task(mesh: &Mesh, task: &Task) -> Option<TaskView> {
     Some(TaskView {
         id: task.id.to_string(),
         key: task.key.to_string(),
-        name: task.name.as_deref().map(str::to_owned),
+        name: task.name.as_deref().or(spec.title.as_deref()).map(str::to_owned),
         kind: kind_word(spec.shape.kind).to_owned(),
         phase: phase_word(&task.phase).to_owned(),
         cluster: cluster_name(mesh, mesh.cluster_of(task.id)),

@@ -168,6 +168,7 @@ fn works() -> [Work; 4] {
 fn task_spec(work: Work) -> TaskSpec {
     let kind = work.kind();
     TaskSpec {
+        title: Some("train".into()),
         work,
         shape: Shape {
             kind,
