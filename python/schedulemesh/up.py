@@ -336,10 +336,17 @@ def _wait_or_kill(part: subprocess.Popen[bytes]) -> None:
 def stopped_by_signals() -> Iterator[None]:
     """Turn SIGTERM and a closed terminal into what Ctrl-C is, so that everything is ended.
 
-    Ctrl-C too: a shell that starts a program in the background makes it ignore that.
+    Ctrl-C too: a shell that starts a program in the background makes it ignore that. A second
+    signal does not interrupt the ending, which would leave Ray processes behind.
     """
+    told = False
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal told
+        if told:
+            _say("still ending everything")
+            return
+        told = True
         raise KeyboardInterrupt
 
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -47,6 +47,7 @@ def test_up_leaves_nothing_behind(how: signal.Signals, tmp_path: Path) -> None:
         assert subprocess.run(submit, env=environment, check=False).returncode == 0
         assert len(processes_of(tmp_path)) > 5, "the search finds the cluster and its parts"
         up.send_signal(how)
+        up.send_signal(signal.SIGTERM)  # who is in a hurry does not leave half of it running
         rest = up.stderr.read()
         watchdog.cancel()
     assert up.returncode == 0, rest
