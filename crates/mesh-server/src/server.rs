@@ -44,6 +44,8 @@ impl Server {
     /// Starts a server, which listens when this returns. Must be called inside a Tokio runtime with
     /// its timers and I/O on, in which the server then runs.
     pub async fn start(config: Config) -> Result<RunningServer, Problem> {
+        let clusters = config.clusters_file.as_deref().map(crate::config::clusters);
+        let clusters = clusters.transpose()?.unwrap_or_default();
         let mut state_dir = StateDir::open(&config.state_dir)?;
         let bound = Bound::open(&config).await?;
         let settings = settings(&config);
@@ -55,6 +57,10 @@ impl Server {
             opened.map_err(|error| not_started(state_dir.path(), &error.to_string()))?;
         let url = bound.url.clone();
         let app = App::new(handle, state_dir.tokens().clone(), Arc::new(config), &url);
+        for body in clusters {
+            let (name, spec) = app.read_cluster(body)?;
+            app.put_cluster(&name, spec).await?;
+        }
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(bound, router(app.clone()), Bounds::default(), app.closing.clone()));
         tasks.spawn(crate::agents::dial_listening_agents(app.handle.clone()));

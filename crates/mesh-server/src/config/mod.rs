@@ -2,6 +2,7 @@
 //! origin of every value kept and every mistake reported at once. Nothing else in this crate reads
 //! the environment.
 
+mod clusters;
 mod file;
 mod table;
 mod value;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use mesh_api::problem::Problem;
 use mesh_api::v1::{ConfigView, SettingView};
 
+pub(crate) use clusters::clusters;
 pub use table::{SETTINGS, Setting};
 pub use value::{HostPort, LogFormat};
 

@@ -118,8 +118,17 @@ pub(super) fn find(key: &str) -> Option<&'static Setting> {
 /// The setting that somebody may have meant.
 pub(super) fn nearest(key: &str) -> Option<&'static Setting> {
     let key = key.replace('_', "-");
-    let distance = |setting: &Setting| strsim::damerau_levenshtein(&key, setting.key);
-    SETTINGS.iter().min_by_key(|s| distance(s)).filter(|s| distance(s) <= 2.max(s.key.len() / 4))
+    closest(&key, SETTINGS.iter().map(|setting| setting.key)).and_then(find)
+}
+
+/// The word that somebody may have meant.
+pub(super) fn closest(
+    word: &str,
+    known: impl IntoIterator<Item = &'static str>,
+) -> Option<&'static str> {
+    let distance = |known: &str| strsim::damerau_levenshtein(word, known);
+    let near = known.into_iter().min_by_key(|known| distance(known))?;
+    (distance(near) <= 2.max(near.len() / 4)).then_some(near)
 }
 
 pub(super) fn unknown(key: &str) -> String {

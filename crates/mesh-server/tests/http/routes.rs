@@ -299,3 +299,24 @@ async fn names_of_strangers_are_not_answered_to() {
     assert_eq!(ask("localhost").await, 200);
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn clusters_of_a_file_are_there_from_the_start() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "clusters:\n  - {name: east, tags: [a]}\n  - name: west\n")
+        .unwrap();
+    let fixture = Fixture::with(&[("clusters-file", file.path().to_str().unwrap())]).await;
+    let clusters = fixture.http.clusters().await.unwrap();
+    let names: Vec<&str> = clusters.iter().map(|cluster| cluster.spec.name.as_str()).collect();
+    assert_eq!(names, ["east", "west"]);
+    std::fs::write(file.path(), "clusters:\n  - {name: east, tags: [b]}\n").unwrap();
+    let Fixture { dir, server, http: _ } = fixture;
+    server.shutdown().await;
+    let flags = [("clusters-file", file.path().to_str().unwrap())];
+    let server = mesh_server::Server::start(crate::config(dir.path(), &flags)).await.unwrap();
+    let http =
+        mesh_api::http_client::HttpClient::new(server.url(), Some(server.admin_token())).unwrap();
+    assert_eq!(http.cluster("east").await.unwrap().spec.tags, ["b"], "the file's word counts");
+    assert_eq!(http.clusters().await.unwrap().len(), 2, "what the file leaves out stays");
+    server.shutdown().await;
+}
