@@ -74,6 +74,13 @@ pub(super) async fn run(
     let heartbeat = handle.shared.heartbeat;
     let mut writer = tokio::spawn(write_all(sink, inbox, heartbeat));
     let desk = BlobDesk::new(handle.blobs().clone(), to_agent.clone());
+    // Says that the link is gone, also when this is cut short.
+    let _goodbye = Goodbye {
+        handle: handle.clone(),
+        cluster: cluster.clone(),
+        link,
+        to_agent: to_agent.clone(),
+    };
     let mut reader =
         Reader { handle: handle.clone(), cluster: cluster.clone(), link, to_agent, desk };
     let why = tokio::select! {
@@ -86,9 +93,29 @@ pub(super) async fn run(
         drop(timeout(GOODBYE_WITHIN, &mut writer).await);
     }
     writer.abort();
-    let gone = Ask::Agent { link, cluster, said: AgentSaid::Gone };
-    drop(handle.send(0, gone).await); // or the driver is gone, which is as well
     Ok(())
+}
+
+/// The end of a link.
+struct Goodbye {
+    handle: Handle,
+    cluster: ClusterName,
+    link: LinkId,
+    to_agent: Outbox<ToAgent>,
+}
+
+impl Drop for Goodbye {
+    fn drop(&mut self) {
+        self.to_agent.close();
+        let (handle, cluster, link) = (self.handle.clone(), self.cluster.clone(), self.link);
+        // Without a runtime everything ends, and a restart knows that no agent is linked.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let gone = Ask::Agent { link, cluster, said: AgentSaid::Gone };
+                drop(handle.send(0, gone).await); // or the driver is gone, which is as well
+            });
+        }
+    }
 }
 
 /// Hears the hello and asks the driver; the welcome is the first frame in the queue then.

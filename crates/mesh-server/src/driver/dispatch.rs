@@ -43,6 +43,7 @@ pub(super) struct Seats {
 #[derive(Debug)]
 struct Seat {
     link: LinkId,
+    cluster: ClusterId,
     outbox: Outbox<ToAgent>,
     code: HashSet<Digest>,
 }
@@ -72,8 +73,24 @@ impl Seats {
         usize::try_from(known).unwrap_or(usize::MAX)
     }
 
-    fn sit(&mut self, ask: &LinkAsk) -> u64 {
-        let seat = Seat { link: ask.link, outbox: ask.outbox.clone(), code: HashSet::new() };
+    /// Closes the links of clusters that are not registered any more.
+    fn prune(&mut self, mesh: &Mesh) {
+        let is_there = |name: &ClusterName, id: ClusterId| {
+            mesh.cluster(name).is_some_and(|cluster| cluster.id == id)
+        };
+        self.seats.retain(|name, seat| {
+            let keep = is_there(name, seat.cluster);
+            if !keep {
+                seat.outbox.close();
+            }
+            keep
+        });
+        self.heard.retain(|name, _| mesh.cluster(name).is_some());
+    }
+
+    fn sit(&mut self, ask: &LinkAsk, cluster: ClusterId) -> u64 {
+        let (outbox, code) = (ask.outbox.clone(), HashSet::new());
+        let seat = Seat { link: ask.link, cluster, outbox, code };
         self.seats.insert(ask.cluster.clone(), seat);
         let heard = self.heard.entry(ask.cluster.clone()).or_default();
         if heard.0 != ask.facts.incarnation {
@@ -93,6 +110,9 @@ impl Seats {
 impl Driver {
     /// Sends what a durable turn wants done.
     pub(super) fn dispatch(&mut self, turn: &mut Turn) {
+        if turn.removed {
+            self.seats.prune(&self.mesh);
+        }
         let to_do = std::mem::take(&mut turn.to_do);
         let mesh = &self.mesh;
         let effects = to_do.into_iter().filter_map(|task| mesh.effect(task));
@@ -113,7 +133,7 @@ impl Driver {
         let Some(cluster) = self.mesh.cluster(&ask.cluster).map(|cluster| cluster.id) else {
             return; // removed in the very turn in which its agent linked
         };
-        let acked = self.seats.sit(&ask);
+        let acked = self.seats.sit(&ask, cluster);
         self.links.insert(&ask.cluster, ask.link, ask.outbox.clone());
         let welcome = Welcome {
             protocol: LINK_PROTOCOL,

@@ -41,6 +41,8 @@ pub(super) struct Turn {
     /// Tasks that started, and tasks that ended.
     pub(super) started: Vec<TaskId>,
     pub(super) ended: Vec<TaskId>,
+    /// Whether a cluster was forgotten.
+    pub(super) removed: bool,
     /// The shares of the byte budget; given back when the turn is over.
     pub(super) rooms: Vec<OwnedSemaphorePermit>,
     /// Who asked for the end.
@@ -75,6 +77,7 @@ impl Turn {
             to_do: Vec::new(),
             started: Vec::new(),
             ended: Vec::new(),
+            removed: false,
             rooms: Vec::new(),
             goodbye: None,
         }
@@ -86,6 +89,7 @@ impl Turn {
             match event {
                 Event::Assigned(_, tasks) => self.to_do.extend(tasks),
                 Event::StopAsked(task, _) => self.to_do.push(*task),
+                Event::ClusterRemoved(_) => self.removed = true,
                 Event::Started(task) => self.started.push(*task),
                 Event::Ended { task, .. } => self.ended.push(*task),
                 _ => {}

@@ -11,7 +11,7 @@ use mesh_api::agent::{
 };
 use mesh_api::problem::Problem;
 use mesh_server::RunningServer;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -71,7 +71,31 @@ impl Agent {
 
     /// Links an agent that says this.
     pub(crate) async fn link_as(server: &RunningServer, hello: Hello) -> Result<Self, Problem> {
-        let mut socket = connect(server, "/v1/link/agent", server.admin_token()).await;
+        let socket = connect(server, "/v1/link/agent", server.admin_token()).await;
+        Self::greet(socket, hello).await
+    }
+
+    /// Waits to be dialled, with this token, and links.
+    pub(crate) async fn answer(listener: &TcpListener, hello: Hello, token: &str) -> Self {
+        use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+
+        let (stream, _) = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
+        let mut shown = None;
+        let mut path = String::new();
+        #[expect(clippy::result_large_err, reason = "the type is the library's")]
+        let look = |request: &Request, response: Response| {
+            shown = request.headers().get("authorization").cloned();
+            path = request.uri().path().to_owned();
+            Ok(response)
+        };
+        let stream = MaybeTlsStream::Plain(stream);
+        let socket = tokio_tungstenite::accept_hdr_async(stream, look).await.unwrap();
+        assert_eq!(path, "/v1/link/agent");
+        assert_eq!(shown.unwrap(), token);
+        Self::greet(socket, hello).await.unwrap()
+    }
+
+    async fn greet(mut socket: Socket, hello: Hello) -> Result<Self, Problem> {
         send(&mut socket, &FromAgent::Hello(hello.clone())).await;
         let welcome = match receive(&mut socket).await.expect("an answer to the hello") {
             ToAgent::Welcome(welcome) => welcome,

@@ -161,3 +161,56 @@ async fn a_question_reaches_the_agent_and_its_answer_comes_back() {
     assert_eq!(asked.await.unwrap().unwrap(), "fine");
     server.shutdown().await;
 }
+
+#[tokio::test]
+async fn the_link_of_a_removed_cluster_is_closed_and_its_work_goes_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(dir.path()).await;
+    let handle = server.handle().clone();
+    add_cluster(&handle, "a").await;
+    put_code(&handle).await;
+    let mut agent = Agent::link(&server, "a").await;
+    let id = submit_function(&handle, "k", "x").await;
+    let first = agent.start().await;
+    let name: mesh_core::model::id::ClusterName = "a".parse().unwrap();
+    let remove = |force| mesh_core::Command::RemoveCluster { name: name.clone(), force };
+    let busy = handle.command(remove(false)).await.unwrap_err();
+    assert_eq!(busy.message, "cluster a still has 1 tasks");
+    handle.command(remove(true)).await.unwrap();
+    assert_eq!(agent.hear().await, None, "the link is closed");
+    add_cluster(&handle, "b").await;
+    let mut other = Agent::link(&server, "b").await;
+    let second = other.start().await;
+    assert_eq!((second.task, second.attempt), (first.task, first.attempt + 1));
+    other.report(&second, finished("x")).await;
+    assert_eq!(end_of(&handle, id).await.outcome, Outcome::Succeeded);
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_listens_is_dialled_with_its_token_and_dialled_again() {
+    use mesh_api::v1::ClusterBody;
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(dir.path()).await;
+    let handle = server.handle().clone();
+    put_code(&handle).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let token = dir.path().join("agent.token");
+    std::fs::write(&token, "hunter2\n").unwrap();
+    let body: ClusterBody = serde_json::from_value(serde_json::json!({
+        "name": "a",
+        "agent": format!("ws://{}", listener.local_addr().unwrap()),
+        "token": format!("file:{}", token.display()),
+    }))
+    .unwrap();
+    let (_name, spec) = mesh_api::convert::cluster(&body).unwrap();
+    add_cluster_as(&handle, "a", spec).await;
+    let hello = hello("a", 2.0);
+    let agent = Agent::answer(&listener, hello.clone(), "Bearer hunter2").await;
+    drop(agent);
+    let mut agent = Agent::answer(&listener, hello, "Bearer hunter2").await;
+    let id = submit_function(&handle, "k", "x").await;
+    agent.echo(1).await;
+    assert_eq!(end_of(&handle, id).await.outcome, Outcome::Succeeded);
+    server.shutdown().await;
+}
