@@ -43,11 +43,10 @@ pub(crate) async fn run(app: App) {
             keep
         });
         for (name, reach) in wanted {
-            if !kept.contains_key(&name) {
-                let keeper = Keeper::new(app.clone(), name.clone(), &reach);
-                let task = tokio::spawn(keeper.keep());
-                kept.insert(name, (reach, task.abort_handle()));
-            }
+            kept.entry(name.clone()).or_insert_with(|| {
+                let keeper = Keeper::new(app.clone(), name, &reach);
+                (reach, tokio::spawn(keeper.keep()).abort_handle())
+            });
         }
         tokio::select! {
             () = app.clusters_changed.notified() => {}
@@ -55,7 +54,9 @@ pub(crate) async fn run(app: App) {
             () = app.closing.cancelled() => break,
         }
     }
-    kept.into_values().for_each(|(_reach, task)| task.abort());
+    for (_reach, task) in kept.into_values() {
+        task.abort();
+    }
 }
 
 /// Looks after the agent of one cluster.

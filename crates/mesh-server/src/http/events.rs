@@ -79,7 +79,7 @@ fn messages(
                 let at = view::seconds(entry.at);
                 let numbered = (entry.first..).zip(&entry.events);
                 let batch: Vec<Message> =
-                    numbered.map(|(seq, event)| message(narrator.tell(seq, at, event))).collect();
+                    numbered.map(|(seq, event)| message(&narrator.tell(seq, at, event))).collect();
                 Some((batch, Some((events, narrator))))
             }
             Err(problem) => Some((vec![farewell(&problem)], None)),
@@ -88,9 +88,9 @@ fn messages(
     batches.flat_map(|batch| stream::iter(batch.into_iter().map(Ok)))
 }
 
-fn message(view: EventView) -> Message {
+fn message(view: &EventView) -> Message {
     let message = Message::default().id(view.seq.to_string()).event(&view.kind);
-    message.json_data(&view).unwrap_or_else(|error| {
+    message.json_data(view).unwrap_or_else(|error| {
         let message = format!("event {} can't be written: {error}", view.seq);
         farewell(&Problem::new("INTERNAL", message, ""))
     })

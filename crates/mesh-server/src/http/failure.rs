@@ -165,6 +165,7 @@ pub(crate) fn no_such_route(method: &axum::http::Method, path: &str) -> Problem 
 }
 
 /// A handler that panicked.
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands over what it caught")]
 pub(crate) fn panicked(what: Box<dyn std::any::Any + Send>) -> Response {
     let what = what
         .downcast_ref::<String>()

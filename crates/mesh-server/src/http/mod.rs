@@ -103,12 +103,29 @@ pub fn document() -> OpenApi {
 /// Routes that read their body whole, routes that stream it, and the document of both.
 fn parts() -> (Router<App>, Router<App>, OpenApi) {
     let (whole, document) = OpenApiRouter::<App>::with_openapi(head())
+        .merge(server_routes())
+        .merge(task_routes())
+        .merge(cluster_routes())
+        .split_for_parts();
+    let (streamed, rest) =
+        OpenApiRouter::<App>::new().routes(routes!(data::put_blob)).split_for_parts();
+    (whole, streamed, document.merge_from(rest))
+}
+
+fn server_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
         .routes(routes!(admin::health))
         .routes(routes!(admin::ready))
         .routes(routes!(admin::metrics))
         .routes(routes!(admin::openapi))
         .routes(routes!(admin::config))
         .routes(routes!(events::events))
+        .routes(routes!(links::agent))
+        .routes(routes!(links::client))
+}
+
+fn task_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
         .routes(routes!(tasks::submit, tasks::list))
         .routes(routes!(tasks::dry_run))
         .routes(routes!(tasks::get))
@@ -119,17 +136,15 @@ fn parts() -> (Router<App>, Router<App>, OpenApi) {
         .routes(routes!(data::result))
         .routes(routes!(data::get_blob))
         .routes(routes!(data::put_code))
+}
+
+fn cluster_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
         .routes(routes!(clusters::list, clusters::add))
         .routes(routes!(clusters::get, clusters::put, clusters::remove))
         .routes(routes!(clusters::drain))
         .routes(routes!(clusters::test))
         .routes(routes!(clusters::token))
-        .routes(routes!(links::agent))
-        .routes(routes!(links::client))
-        .split_for_parts();
-    let (streamed, rest) =
-        OpenApiRouter::<App>::new().routes(routes!(data::put_blob)).split_for_parts();
-    (whole, streamed, document.merge_from(rest))
 }
 
 fn head() -> OpenApi {

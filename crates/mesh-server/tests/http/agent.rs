@@ -62,7 +62,7 @@ async fn serve(mut socket: Socket) {
     while let Some(frame) = hear(&mut socket).await {
         let answer = match frame {
             ToAgent::Start(start) => {
-                let items: Vec<ReportItem> = start.tasks.into_iter().map(run).collect();
+                let items: Vec<ReportItem> = start.tasks.iter().map(run).collect();
                 let frame = ReportFrame { seq, items };
                 seq += u64::try_from(frame.items.len()).unwrap();
                 FromAgent::Report(frame)
@@ -82,7 +82,7 @@ async fn serve(mut socket: Socket) {
 }
 
 /// Returns the arguments; raises when they are `raise`.
-fn run(task: StartTask) -> ReportItem {
+fn run(task: &StartTask) -> ReportItem {
     let what = match &task.payload {
         DataFrame::Inline(bytes) if bytes.as_ref() == b"raise" => Happened::Failed {
             run_us: 5,

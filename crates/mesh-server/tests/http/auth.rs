@@ -7,7 +7,7 @@ use crate::{Fixture, agent, plain};
 
 /// The status of a request to a route, with this Authorization header.
 async fn status(url: &str, method: &str, path: &str, header: Option<&str>) -> u16 {
-    let path = path.replace('{', "").replace('}', "");
+    let path = path.replace(['{', '}'], "");
     let mut request = plain().request(method.parse().unwrap(), format!("{url}{path}"));
     if let Some(header) = header {
         request = request.header("authorization", header);
@@ -104,7 +104,7 @@ async fn links_are_closed_to_strangers_and_an_agent_serves_its_own_cluster() {
     let _agent = agent::link(url, &token, "a").await;
     let other = tokio::spawn({
         let (url, token) = (url.to_owned(), token.clone());
-        async move { agent::link(&url, &token, "b").await }
+        async move { drop(agent::link(&url, &token, "b").await) }
     });
     let refused = other.await.unwrap_err();
     let why = refused.into_panic().downcast::<String>().unwrap();

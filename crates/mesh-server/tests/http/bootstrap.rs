@@ -98,7 +98,7 @@ async fn submit(
     let words: Vec<String> = entrypoint.split(' ').map(str::to_owned).collect();
     let after = |flag: &str| {
         let at = words.iter().position(|word| word == flag).unwrap();
-        words.get(at + 1).unwrap().clone()
+        words[at + 1].clone()
     };
     let (server, name) = (after("--server"), after("--cluster"));
     job["status"] = json!(if fails { "FAILED" } else { "RUNNING" });
@@ -107,7 +107,7 @@ async fn submit(
     drop(state);
     fake.changed.send_replace(count);
     if !fails {
-        tokio::spawn(async move { agent::link(&server, &token, &name).await });
+        tokio::spawn(async move { drop(agent::link(&server, &token, &name).await) });
     }
     Ok(Json(json!({"submission_id": "as said"})))
 }

@@ -61,12 +61,7 @@ async fn a_restarted_server_continues_the_stream() {
     assert_eq!(take(&mut events, 1).await.first().map(|event| event.seq), Some(seq));
     server.shutdown().await;
     // A server that stops ends its streams rather than leaving them hanging.
-    loop {
-        match events.next().await {
-            Ok(Some(_later)) => {}
-            Ok(None) | Err(_) => break,
-        }
-    }
+    while let Ok(Some(_later)) = events.next().await {}
 }
 
 #[tokio::test]

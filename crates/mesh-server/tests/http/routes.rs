@@ -177,6 +177,7 @@ async fn waiting_for_a_task_that_goes_on_ends_when_the_time_is_over() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn bad_inputs_are_refused_with_the_exact_reason() {
     let fixture = Fixture::start().await;
     let cases = [
