@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from schedulemesh.errors import ActorEndedError, ConfigurationError
+from schedulemesh.titles import title_of
 
 if TYPE_CHECKING:
     from schedulemesh._native import Spec
@@ -102,7 +103,7 @@ class ActorHandle(Generic[T]):
         spec = self._specs.get(method)
         if spec is None:
             work = {"call": {"actor": self.actor_id, "method": method}}
-            spec = self._client.spec(self._client.defaults, work, None)
+            spec = self._client.spec(self._client.defaults, work, None, title_of(method))
             self._specs[method] = spec
         return self._client.send(spec, self._client.defaults, args, kwargs)
 

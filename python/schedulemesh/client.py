@@ -85,7 +85,7 @@ class Client(Submitter):
         self._delivery = Delivery(self.native)
         self._tickets = itertools.count(1)
         self._codes = CodeCache()
-        self._specs: dict[tuple[int, str], tuple[TaskOptions, Spec]] = {}
+        self._specs: dict[tuple[int, str, str | None], tuple[TaskOptions, Spec]] = {}
         # Also at the end of the interpreter, and when nobody holds the client any more.
         self._end = weakref.finalize(self, _end, os.getpid(), self.native, self._delivery, on_close)
 
@@ -111,33 +111,41 @@ class Client(Submitter):
         self.native.put_code(code)
         return code
 
-    def function_spec(self, options: TaskOptions, code: Code) -> Spec:
+    def function_spec(self, options: TaskOptions, code: Code, title: str | None) -> Spec:
         """Return the specification of a function with certain options.
 
         Args:
             options: The options.
             code: The pickle of the function.
+            title: What people call it.
         """
-        key = (id(options), code.digest)
+        key = (id(options), code.digest, title)
         known = self._specs.get(key)
         if known is not None:
             return known[1]
-        spec = self.spec(options, {"function": {"code": code.digest}}, code)
+        spec = self.spec(options, {"function": {"code": code.digest}}, code, title)
         if len(self._specs) >= _SPECS_MAX:
             self._specs.clear()
         # The options are kept with it, so that their id is not given to others.
         self._specs[key] = (options, spec)
         return spec
 
-    def spec(self, options: TaskOptions, work: Mapping[str, Any] | str, code: Code | None) -> Spec:
+    def spec(
+        self,
+        options: TaskOptions,
+        work: Mapping[str, Any] | str,
+        code: Code | None,
+        title: str | None,
+    ) -> Spec:
         """Return a specification.
 
         Args:
             options: The options.
             work: What is run, as the JSON body says it.
             code: The pickled code of it, if it has any.
+            title: What people call it.
         """
-        return Spec(options.spec(work), code)
+        return Spec(options.spec(work, title), code)
 
     def send(
         self, spec: Spec, options: TaskOptions, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from schedulemesh import pickling, transfer
 from schedulemesh.actors import ActorHandle
 from schedulemesh.errors import ConfigurationError
+from schedulemesh.titles import title_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -96,7 +97,9 @@ class Submitter:
             return self._map(self._function_spec(fn), zip(*iterables), max_in_flight)  # noqa: B905
         chunks = _chunks(zip(*iterables), chunksize)  # noqa: B905 - the shortest ends it
         lists: Iterator[list[T]] = self._map(
-            self._function_spec(_chunked(fn)), ((chunk,) for chunk in chunks), max_in_flight
+            self._function_spec(_chunked(fn), title_of(fn)),
+            ((chunk,) for chunk in chunks),
+            max_in_flight,
         )
         return (value for values in lists for value in values)
 
@@ -150,7 +153,7 @@ class Submitter:
             TaskError: When it could not be started.
         """
         code = self._client.code(cls)
-        spec = self._client.spec(self._options, {"actor": {"code": code.digest}}, code)
+        spec = self._client.spec(self._options, {"actor": {"code": code.digest}}, code, title_of(cls))
         payload: tuple[Any, ...] = (args, kwargs, {})
         future: Future[None] = self._client.send_payload(spec, self._options, payload)
         handle = ActorHandle(self._client, future, cls)
@@ -178,12 +181,12 @@ class Submitter:
         body: dict[str, Any] = {"entrypoint": entrypoint, "metadata": dict(metadata or {})}
         if runtime_env is not None:
             body["runtime_env"] = dict(runtime_env)
-        spec = self._client.spec(self._options, "job", None)
+        spec = self._client.spec(self._options, "job", None, title_of(entrypoint))
         return self._client.send_bytes(spec, self._options, json.dumps(body).encode())
 
-    def _function_spec(self, fn: Callable[..., Any]) -> Spec:
+    def _function_spec(self, fn: Callable[..., Any], title: str | None = None) -> Spec:
         code = self._client.code(fn)
-        return self._client.function_spec(self._options, code)
+        return self._client.function_spec(self._options, code, title or title_of(fn))
 
 
 def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -85,13 +85,16 @@ class TaskOptions:
     key: str | None
     given: Options
 
-    def spec(self, work: Mapping[str, Any] | str) -> str:
+    def spec(self, work: Mapping[str, Any] | str, title: str | None = None) -> str:
         """Return the JSON of a specification: these options, and what is run.
 
         Args:
             work: What is run, as the JSON body says it.
+            title: What people call it, such as the function's name.
         """
         body = {"work": work, **self.shared}
+        if title:
+            body["title"] = title
         if work == "job":
             # A command: nothing in it was pickled by this Python.
             del body["python"]

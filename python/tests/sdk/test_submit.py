@@ -13,6 +13,7 @@ import pytest
 import schedulemesh
 from schedulemesh import RemoteTraceback
 from schedulemesh.task_options import PYTHON
+from schedulemesh.titles import title_of
 
 if TYPE_CHECKING:
     from schedulemesh import Client
@@ -317,3 +318,13 @@ def test_a_map_with_a_key_does_nothing_twice(client: Client, server: FakeServer)
 def test_a_job_runs_under_any_python(client: Client, server: FakeServer) -> None:
     client.submit_job("echo").result(WAIT_S)
     assert "python" not in submitted(server)[0][0]
+
+
+def test_titles_are_what_people_recognise() -> None:
+    def local() -> None: ...
+
+    assert title_of(local) == "local"
+    assert title_of(dict) == "dict"
+    assert title_of("python  train.py\n --fast") == "python train.py --fast"
+    assert title_of("\x1b[2J") is None
+    assert len((title_of("é" * 200) or "").encode()) <= 128

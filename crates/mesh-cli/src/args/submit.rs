@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use mesh_api::v1::{AffinityBody, JobBody, RetriesBody, SpecBody, WorkBody};
+use mesh_core::model::id::NAME_LEN_MAX;
 
 /// `schedulemesh submit`.
 #[derive(Clone, Debug, Args)]
@@ -94,7 +95,7 @@ impl SubmitArgs {
     /// What is asked for, apart from the command.
     pub fn spec(&self) -> SpecBody {
         SpecBody {
-            title: None,
+            title: self.title(),
             work: WorkBody::Job,
             resources: Some(self.all_resources()),
             priority: self.priority,
@@ -119,6 +120,13 @@ impl SubmitArgs {
             python: None,
             runtime_env: None,
         }
+    }
+
+    /// The command as people recognise it: its beginning, on one line.
+    fn title(&self) -> Option<String> {
+        let command = self.entrypoint.join(" ").replace(char::is_control, " ");
+        let end = command.floor_char_boundary(NAME_LEN_MAX);
+        command.get(..end).map(str::to_owned)
     }
 
     /// The job itself.

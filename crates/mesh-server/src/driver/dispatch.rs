@@ -116,7 +116,8 @@ impl Driver {
         let to_do = std::mem::take(&mut turn.to_do);
         let mesh = &self.mesh;
         let effects = to_do.into_iter().filter_map(|task| mesh.effect(task));
-        let desk = Desk { mesh, store: self.store.as_ref(), books: &mut self.books };
+        let (store, books) = (self.store.as_ref(), &mut self.books);
+        let desk = Desk { mesh, store, books, unreadable: &mut self.unreadable };
         desk.send(&mut self.seats, effects);
         turn.reported.sort_unstable();
         turn.reported.dedup();
@@ -155,7 +156,8 @@ impl Driver {
             Effect::Start { task, attempt, .. } => !held.contains(&(*task, *attempt)),
             Effect::Stop { .. } => true,
         });
-        let desk = Desk { mesh, store: self.store.as_ref(), books: &mut self.books };
+        let (store, books) = (self.store.as_ref(), &mut self.books);
+        let desk = Desk { mesh, store, books, unreadable: &mut self.unreadable };
         desk.send(&mut self.seats, effects);
         drop(ask.reply.send(Ok(()))); // a link that broke meanwhile says so itself
     }
@@ -166,6 +168,7 @@ struct Desk<'a> {
     mesh: &'a Mesh,
     store: &'a dyn Store,
     books: &'a mut Books,
+    unreadable: &'a mut Vec<Held>,
 }
 
 /// Frames for one cluster, growing.
@@ -217,14 +220,18 @@ impl Desk<'_> {
                 draft.stops.push(stop_frame(Held { task, attempt }, GRACE_MS));
             }
             Effect::Start { task, attempt, lease, node, spec, payload, .. } => {
+                let inline = match payload {
+                    Data::Inline(_) => match self.payload(task) {
+                        Some(bytes) => Some(bytes),
+                        // It must not run without its arguments.
+                        None => return self.unreadable.push(Held { task, attempt }),
+                    },
+                    Data::None | Data::Blob(..) => None,
+                };
                 if draft.leases.insert(lease) {
                     draft.frame.leases.push(self.lease(lease, node.as_str(), draft));
                 }
                 self.add_code(draft, &spec);
-                let inline = match payload {
-                    Data::Inline(_) => self.payload(task),
-                    Data::None | Data::Blob(..) => None,
-                };
                 draft.bytes += inline.as_ref().map_or(0, Bytes::len) + TASK_BYTES;
                 draft.frame.tasks.push(StartTask {
                     task: task.0,

@@ -15,6 +15,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mesh_api::problem::Problem;
+use mesh_core::command::{Held, Report, Seen};
+use mesh_core::model::task::{Cause, Data, Failure};
+use mesh_core::model::time::Span;
 use mesh_core::snapshot::Snapshot;
 use mesh_core::{Command, Limits, Mesh};
 use mesh_store::{Batch, Entry, Seq, Store, StoreError};
@@ -108,6 +111,7 @@ pub fn start(
         links: Arc::clone(&shared.agents),
         seats: Seats::default(),
         watchers: Watchers::default(),
+        unreadable: Vec::new(),
         health: Health::Well,
     };
     let timers = tokio::runtime::Builder::new_current_thread().enable_time().build();
@@ -130,6 +134,9 @@ pub(super) struct Driver {
     links: Arc<AgentLinks>,
     seats: Seats,
     watchers: Watchers,
+    /// Attempts that could not be sent because their arguments could not be read: they fail in the
+    /// next turn.
+    unreadable: Vec<Held>,
     health: Health,
 }
 
@@ -189,10 +196,27 @@ impl Driver {
             turn.rooms.push(room);
             self.take(&mut turn, ask);
         }
+        self.fail_unreadable(&mut turn);
         self.tick(&mut turn);
         let goodbye = turn.goodbye.take();
         self.finish(turn);
         goodbye
+    }
+
+    /// Fails what could not be sent, instead of letting it wait for ever.
+    fn fail_unreadable(&mut self, turn: &mut Turn) {
+        for Held { task, attempt } in std::mem::take(&mut self.unreadable) {
+            let cluster = self.mesh.cluster_of(task).and_then(|id| self.mesh.cluster_by_id(id));
+            let Some(cluster) = cluster.map(|cluster| cluster.name.clone()) else { continue };
+            let failure = Failure::new(
+                Cause::Unreadable,
+                "its arguments can't be read from the store; the server's log says why",
+            );
+            let what = Seen::Failed { ran: Span::ZERO, failure, details: Data::None };
+            let report = Command::Report(cluster, Report { task, attempt, what });
+            // Refused only while nothing can be written: it is tried again when the agent links.
+            drop(self.decide(turn, &report, None));
+        }
     }
 
     fn tick(&mut self, turn: &mut Turn) {
@@ -216,6 +240,7 @@ impl Driver {
     /// How long nothing needs to be done unless somebody asks.
     fn wait(&self) -> Option<Duration> {
         match &self.health {
+            Health::Well if !self.unreadable.is_empty() => Some(Duration::ZERO),
             Health::Well => {
                 let due = self.mesh.next_timer()?.since(self.clock.now());
                 Some(Duration::from_micros(due.micros()).max(WAIT_MIN))

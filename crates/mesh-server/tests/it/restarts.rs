@@ -1,6 +1,6 @@
 //! What is accepted survives the end of the control plane.
 
-use mesh_core::model::task::Outcome;
+use mesh_core::model::task::{Cause, Outcome};
 use mesh_store::Side;
 
 use crate::agent::{Agent, finished, held};
@@ -77,5 +77,27 @@ async fn results_and_keys_survive_a_clean_restart_from_the_snapshot() {
         mesh.clusters().all(|cluster| cluster.link.word() == "suspect")
     })
     .await;
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_task_whose_arguments_are_gone_fails_and_never_runs_without_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(dir.path()).await;
+    put_code(server.handle()).await;
+    add_cluster(server.handle(), "a").await;
+    let lost = submit_function(server.handle(), "lost", "x").await;
+    server.shutdown().await;
+    let database = rusqlite::Connection::open(dir.path().join("mesh.db")).unwrap();
+    assert_eq!(database.execute("DELETE FROM data", []).unwrap(), 1);
+    drop(database);
+
+    let server = serve(dir.path()).await;
+    let mut agent = Agent::link(&server, "a").await;
+    let end = end_of(server.handle(), lost).await;
+    let Outcome::Failed(failure) = end.outcome else { panic!("{:?}", end.outcome) };
+    assert_eq!(failure.cause, Cause::Unreadable);
+    let sound = submit_function(server.handle(), "sound", "x").await;
+    assert_eq!(agent.start().await.task, sound.0, "the lost one was never sent");
     server.shutdown().await;
 }

@@ -58,6 +58,7 @@ pub(crate) async fn put_code(handle: &Handle) -> String {
 /// A specification in which nothing is said.
 pub(crate) fn spec(work: WorkBody) -> SpecBody {
     SpecBody {
+        title: None,
         work,
         resources: None,
         priority: None,
