@@ -153,7 +153,8 @@ class Submitter:
             TaskError: When it could not be started.
         """
         code = self._client.code(cls)
-        spec = self._client.spec(self._options, {"actor": {"code": code.digest}}, code, title_of(cls))
+        work = {"actor": {"code": code.digest}}
+        spec = self._client.spec(self._options, work, code, title_of(cls))
         payload: tuple[Any, ...] = (args, kwargs, {})
         future: Future[None] = self._client.send_payload(spec, self._options, payload)
         handle = ActorHandle(self._client, future, cls)

@@ -24,11 +24,7 @@ pub struct Problem {
 
 impl Problem {
     /// A problem without details.
-    pub fn new(
-        code: &str,
-        message: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
+    pub fn new(code: &str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             code: code.into(),
             message: message.into(),

@@ -123,6 +123,7 @@ def test_options_say_where_and_how(client: Client, server: FakeServer) -> None:
     assert spec.pop("python") == PYTHON
     assert (task["name"], task["key"]) == ("train", "exp-42")
     assert spec == {
+        "title": "double",
         "resources": {"CPU": 2.0, "memory": 4 * 1024.0**3, "disk": 1.0},
         "priority": 5.0,
         "affinity": {

@@ -268,7 +268,7 @@ mod tests {
             "true",
         ]);
         let spec = serde_json::to_string(&args.spec()).expect("serialises");
-        insta::assert_snapshot!(spec, @r#"{"work":"job","resources":{"CPU":0.5,"memory":1073741824.0,"tpu":2.0},"priority":-1.0,"affinity":{"required":["gpu"],"labels":["arch=arm64"],"cluster_only":false},"retries":{"lost":2,"raised":2},"timeout_ms":120000,"wait_for_growth":false}"#);
+        insta::assert_snapshot!(spec, @r#"{"title":"true","work":"job","resources":{"CPU":0.5,"memory":1073741824.0,"tpu":2.0},"priority":-1.0,"affinity":{"required":["gpu"],"labels":["arch=arm64"],"cluster_only":false},"retries":{"lost":2,"raised":2},"timeout_ms":120000,"wait_for_growth":false}"#);
     }
 
     #[test]

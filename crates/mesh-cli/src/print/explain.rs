@@ -7,7 +7,7 @@ use mesh_api::v1::{ExplainView, VerdictView};
 use super::table::{Cell, render};
 use super::text::{NOTHING, Paint, Style, harmless};
 use super::views::NODE_SHOWN;
-use crate::units::{show_number, show_size};
+use crate::units::show_number;
 
 /// The whole answer: one sentence, then one row for each cluster, the winner first.
 pub fn explain(view: &ExplainView, paint: Paint) -> String {

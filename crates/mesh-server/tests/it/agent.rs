@@ -85,7 +85,7 @@ impl Agent {
         #[expect(clippy::result_large_err, reason = "the type is the library's")]
         let look = |request: &Request, response: Response| {
             shown = request.headers().get("authorization").cloned();
-            path = request.uri().path().to_owned();
+            request.uri().path().clone_into(&mut path);
             Ok(response)
         };
         let stream = MaybeTlsStream::Plain(stream);

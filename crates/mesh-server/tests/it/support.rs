@@ -123,7 +123,6 @@ pub(crate) async fn until(
             events.next().await.unwrap();
         }
     };
-    if tokio::time::timeout(PATIENCE, seen).await.is_err() {
-        panic!("it never came true that {what}");
-    }
+    let seen = tokio::time::timeout(PATIENCE, seen).await;
+    assert!(seen.is_ok(), "it never came true that {what}");
 }
