@@ -70,6 +70,11 @@ impl Mesh {
             if expected != lease.expected {
                 wrong.push(format!("{id}: expects {}, its tasks {expected}", lease.expected));
             }
+            let bytes = lease.tasks.keys().filter_map(|task| self.task(*task));
+            let bytes: u64 = bytes.map(|task| task.payload.size()).sum();
+            if bytes != lease.bytes {
+                wrong.push(format!("{id}: counts {} bytes, its tasks {bytes}", lease.bytes));
+            }
             if lease.tasks.is_empty() && !self.hints.idle.contains(id) {
                 wrong.push(format!("{id} has no task and is not known to be idle"));
             }

@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub next: NextIds,
     /// How many tasks were forgotten.
     pub forgotten: u64,
+    /// When the newest of them was submitted: a key that was made before then may have been used.
+    pub forgotten_until: Timestamp,
 }
 
 /// The numbers that come next.

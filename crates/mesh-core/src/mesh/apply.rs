@@ -301,6 +301,7 @@ impl Mesh {
             class,
             ask,
             expected: Span::ZERO,
+            bytes: 0,
         };
         self.leases.insert(id, lease);
         self.next.lease = self.next.lease.max(id.next());
@@ -320,8 +321,10 @@ impl Mesh {
     /// Enters a task into the books of a grant.
     pub(super) fn attach(&mut self, lease: LeaseId, id: TaskId) {
         let expected = self.estimate(id);
+        let bytes = self.tasks.get(id).map_or(0, |task| task.payload.size());
         self.change_lease(lease, |lease| {
             lease.tasks.insert(id, expected);
+            lease.bytes += bytes;
             lease.expected = lease.expected.plus(expected);
         });
         self.hints.idle.remove(&lease);
@@ -361,8 +364,10 @@ impl Mesh {
 
     /// Takes a task out of the books of its grant, and says where that was.
     fn detach(&mut self, id: TaskId) -> Option<ClusterId> {
-        let lease_id = self.tasks.get(id)?.phase.lease()?;
+        let task = self.tasks.get(id)?;
+        let (lease_id, bytes) = (task.phase.lease()?, task.payload.size());
         self.change_lease(lease_id, |lease| {
+            lease.bytes = lease.bytes.saturating_sub(bytes);
             let expected = lease.tasks.remove(&id).unwrap_or(Span::ZERO);
             lease.expected = lease.expected.minus_or_zero(expected);
         });
@@ -519,6 +524,7 @@ impl Mesh {
         let Some(task) = self.tasks.remove(id) else { return };
         self.counts.remove(&task.phase);
         self.forgotten += 1;
+        self.forgotten_until = self.forgotten_until.max(task.submitted);
         if let Phase::Ended(end) = &task.phase {
             self.ended.remove(&(end.at, id));
         }

@@ -42,6 +42,7 @@ impl Mesh {
             code: self.code.iter().map(|(digest, code)| (*digest, code.rest)).collect(),
             next: self.next,
             forgotten: self.forgotten,
+            forgotten_until: self.forgotten_until,
         }
     }
 
@@ -74,6 +75,7 @@ impl Mesh {
         }
         mesh.next = snapshot.next;
         mesh.forgotten = snapshot.forgotten;
+        mesh.forgotten_until = snapshot.forgotten_until;
         mesh.hints.changes.clear();
         mesh
     }
@@ -137,6 +139,7 @@ impl Mesh {
             class,
             ask,
             expected: Span::ZERO,
+            bytes: 0,
         };
         self.leases.insert(rest.id, lease);
         self.queue.change(class, |class| {

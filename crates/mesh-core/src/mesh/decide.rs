@@ -88,15 +88,18 @@ impl Mesh {
         Ok(Answer::Submitted { task, replayed: false })
     }
 
-    /// A key that was made before the oldest record that is kept may have been used already.
+    /// A key may have been used already when it was made before the newest record that was given
+    /// up, whether for its age or because there were too many. Keys that do not say when they were
+    /// made are known for as long as their record is.
     fn check_age(&self, now: Timestamp, submission: &Submission) -> Result<(), Rejection> {
-        let kept = self.limits.retention;
-        match submission.key.made_at_micros() {
-            Some(made) if now.since(Timestamp::from_micros(made)) > kept => {
-                Err(Rejection::KeyExpired { key: submission.key.clone(), kept })
-            }
-            _ => Ok(()),
+        let Some(made) = submission.key.made_at_micros().map(Timestamp::from_micros) else {
+            return Ok(());
+        };
+        let kept = now.since(self.forgotten_until).min(self.limits.retention);
+        if now.since(made) > kept {
+            return Err(Rejection::KeyExpired { key: submission.key.clone(), kept });
         }
+        Ok(())
     }
 
     fn check_actor(&self, actor: TaskId) -> Result<(), Rejection> {
@@ -132,7 +135,8 @@ impl Mesh {
         Ok(Answer::Done)
     }
 
-    fn is_lost(&self, lease: crate::model::id::LeaseId) -> bool {
+    /// Whether nobody can be heard who knows of a grant.
+    pub(super) fn is_lost(&self, lease: crate::model::id::LeaseId) -> bool {
         let cluster = self.leases.get(&lease).and_then(|lease| self.clusters.get(&lease.cluster));
         cluster.is_none_or(|cluster| matches!(cluster.link, Link::Lost { .. }))
     }

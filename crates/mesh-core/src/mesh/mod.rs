@@ -40,6 +40,8 @@ pub struct Limits {
     pub lookahead: Span,
     /// Most tasks handed to one grant at a time.
     pub lookahead_tasks: usize,
+    /// Most bytes of arguments handed to one grant ahead of need.
+    pub lookahead_bytes: u64,
     /// Most calls handed to one actor at a time.
     pub calls_ahead: usize,
     /// Most grants on one node, so that work which asks for nothing still has a bound.
@@ -61,6 +63,7 @@ impl Default for Limits {
             ended_max: 1_000_000,
             lookahead: Span::from_millis(50),
             lookahead_tasks: 1_000,
+            lookahead_bytes: 8 << 20,
             calls_ahead: 1_000,
             leases_per_node: 1_000,
         }
@@ -155,6 +158,8 @@ pub struct Mesh {
     pub(crate) ended: BTreeSet<(Timestamp, TaskId)>,
     pub(crate) next: NextIds,
     pub(crate) forgotten: u64,
+    /// When the newest forgotten task was submitted.
+    pub(crate) forgotten_until: Timestamp,
     pub(crate) counts: Counts,
     pub(crate) hints: Hints,
 }
@@ -223,6 +228,8 @@ pub struct Lease {
     pub(crate) ask: Resources,
     /// The sum over its tasks.
     pub(crate) expected: Span,
+    /// The bytes of their arguments.
+    pub(crate) bytes: u64,
 }
 
 /// A cluster as the mesh knows it.
@@ -350,6 +357,7 @@ impl Mesh {
             ended: BTreeSet::new(),
             next,
             forgotten: 0,
+            forgotten_until: Timestamp::default(),
             counts: Counts::default(),
             hints: Hints::default(),
         }

@@ -1,10 +1,12 @@
 //! What becomes of what agents say.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::Mesh;
 use crate::command::{Answer, Held, Rejection, Report, Seen};
 use crate::event::Event;
 use crate::model::cluster::{AgentFacts, Breaker, Link, NodeFacts};
-use crate::model::id::{ClusterId, ClusterName, NodeId};
+use crate::model::id::{Attempt, ClusterId, ClusterName, NodeId, NodeName, TaskId};
 use crate::model::task::{Cause, Data, Failure, Outcome, Phase, Task};
 use crate::model::time::{Span, Timestamp};
 
@@ -26,8 +28,10 @@ impl Mesh {
         }
         events.push(Event::ClusterLinked(id, Box::new(agent.clone())));
         let gone = Failure::new(Cause::ClusterLost, format!("the agent of {name} was restarted"));
+        let held: BTreeSet<(TaskId, Attempt)> =
+            held.iter().map(|held| (held.task, held.attempt)).collect();
         for task in self.top_tasks_on(id) {
-            let is_held = held.contains(&Held { task: task.id, attempt: task.attempt });
+            let is_held = held.contains(&(task.id, task.attempt));
             match &task.phase {
                 _ if is_held => {}
                 // It may not have arrived, and is sent again under the same number.
@@ -40,7 +44,7 @@ impl Mesh {
             }
         }
         if !same_life {
-            self.lose_calls(now, id, held, &gone, events);
+            self.lose_calls(now, id, &held, &gone, events);
         }
         Ok(Answer::Done)
     }
@@ -50,11 +54,11 @@ impl Mesh {
         &self,
         now: Timestamp,
         id: ClusterId,
-        held: &[Held],
+        held: &BTreeSet<(TaskId, Attempt)>,
         gone: &Failure,
         events: &mut Vec<Event>,
     ) {
-        let holds = |task: &Task| held.contains(&Held { task: task.id, attempt: task.attempt });
+        let holds = |task: &Task| held.contains(&(task.id, task.attempt));
         for actor in self.top_tasks_on(id).filter(|task| holds(task)) {
             let handed = self.calls_of(actor).filter(|call| call.phase.lease().is_some());
             for call in handed.filter(|call| !holds(call)) {
@@ -91,22 +95,22 @@ impl Mesh {
     ) -> Result<Answer, Rejection> {
         let id = self.cluster_id(name)?;
         let Some(cluster) = self.clusters.get(&id) else { return Ok(Answer::Done) };
+        let mut fresh: BTreeMap<&NodeName, &NodeFacts> =
+            nodes.iter().map(|facts| (&facts.name, facts)).collect();
         let mut seen = Vec::new();
         let mut known = 0_u32;
         for (node, number) in cluster.nodes.iter().zip(0_u32..) {
             known = number + 1;
-            match nodes.iter().find(|facts| facts.name == node.facts.name) {
+            match fresh.remove(&node.facts.name) {
                 Some(facts) if node.alive && *facts == node.facts => {}
                 Some(facts) => seen.push((NodeId(number), true, facts.clone())),
                 None if node.alive => seen.push((NodeId(number), false, node.facts.clone())),
                 None => {}
             }
         }
-        let is_new =
-            |facts: &&NodeFacts| cluster.nodes.iter().all(|node| node.facts.name != facts.name);
-        for (facts, number) in nodes.iter().filter(is_new).zip(known..) {
-            seen.push((NodeId(number), true, facts.clone()));
-        }
+        // In the order in which the agent named them, so that a replay numbers them alike.
+        let new = nodes.iter().filter(|facts| fresh.remove(&facts.name).is_some());
+        seen.extend(new.zip(known..).map(|(facts, number)| (NodeId(number), true, facts.clone())));
         if !seen.is_empty() {
             events.push(Event::NodesSeen(id, seen));
         }

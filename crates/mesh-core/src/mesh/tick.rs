@@ -30,13 +30,24 @@ impl Mesh {
                     Timer::Timeout(task, _) => Some(task),
                     Timer::Retry(_) | Timer::Lost(_) | Timer::Breaker(_) => None,
                 };
-                let stop = |task| Event::StopAsked(task, Stop::TimedOut);
-                events.extend(due.map_while(task).map(stop));
+                due.map_while(task).for_each(|task| self.time_out(task, events));
             }
             Some(Timer::Lost(cluster)) => self.lose_cluster(now, cluster, events),
             Some(Timer::Breaker(cluster)) => events.push(Event::BreakerHalfOpened(cluster)),
         }
         Answer::Done
+    }
+
+    /// Has a task stopped that ran too long. Where nobody can be heard who could confirm it, it ends
+    /// at once: if somebody comes back, he is told that the attempt no longer counts.
+    fn time_out(&self, id: TaskId, events: &mut Vec<Event>) {
+        let Some(task) = self.tasks.get(id) else { return };
+        if task.phase.lease().is_some_and(|lease| self.is_lost(lease)) {
+            let outcome = Self::stopped(Stop::TimedOut);
+            self.end(task, outcome, Data::None, Span::ZERO, events);
+        } else {
+            events.push(Event::StopAsked(id, Stop::TimedOut));
+        }
     }
 
     /// Queues a task for its next attempt; a call whose actor ended in the meantime ends too.

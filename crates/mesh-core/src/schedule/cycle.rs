@@ -114,11 +114,13 @@ impl Mesh {
         let Some(class) = self.queue.get(lease.class) else { return Vec::new() };
         let most = most.min(self.limits.lookahead_tasks.saturating_sub(lease.tasks.len()));
         let mut expected = lease.expected;
+        let mut bytes = lease.bytes;
         let mut tasks = Vec::new();
         for task in class.pending.iter().take(most) {
             let first = tasks.is_empty() && lease.tasks.is_empty();
             let longer = expected.plus(self.expected_run(*task));
-            if !first && longer > self.limits.lookahead {
+            bytes += self.task(*task).map_or(0, |task| task.payload.size());
+            if !first && (longer > self.limits.lookahead || bytes > self.limits.lookahead_bytes) {
                 break;
             }
             expected = longer;

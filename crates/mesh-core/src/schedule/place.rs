@@ -259,18 +259,7 @@ impl Mesh {
                 best = Some((total, cluster.id, node));
             }
         }
-        match best {
-            Some((_, cluster, node)) => Some((cluster, node)),
-            None => last_choice.filter(|_| !self.has_other_site(class)),
-        }
-    }
-
-    /// Whether a class that avoids a cluster may still hope for another.
-    fn has_other_site(&self, class: &Class) -> bool {
-        class.sites.iter().any(|site| {
-            Some(site.cluster) != class.avoid
-                && self.clusters.get(&site.cluster).is_some_and(|c| c.is_up() && !c.draining)
-        })
+        best.map(|(_, cluster, node)| (cluster, node)).or(last_choice)
     }
 
     fn node_in(&self, cluster: &ClusterState, site: &Site, ask: &Resources) -> Option<NodeId> {

@@ -7,7 +7,7 @@ use mesh_core::model::cluster::ClusterSpec;
 use mesh_core::model::id::{Attempt, Digest, TaskId};
 use mesh_core::model::priority::Priority;
 use mesh_core::model::task::{Cause, Data, OnLost, Outcome, Phase, TaskSpec, Work};
-use mesh_core::model::time::Span;
+use mesh_core::model::time::{Span, Timestamp};
 use mesh_core::{Command, Event, Limits, Mesh};
 use proptest::prelude::*;
 
@@ -360,4 +360,45 @@ fn a_result_that_came_late_changes_nothing() {
     world.report("a", id, finished(1));
     let Phase::Ended(end) = &world.mesh.task(id).unwrap().phase else { panic!("not ended") };
     assert_eq!((&end.outcome, end.result), (&Outcome::Succeeded, Data::Inline(5)));
+}
+
+/// A UUID of version 7 that was made at this moment.
+fn key_made_at(at: Timestamp) -> String {
+    let bits = u128::from(at.micros() / 1_000) << 80 | 7 << 76 | 1;
+    mesh_core::model::id::Key::Uuid(bits).to_string()
+}
+
+#[test]
+fn a_key_that_may_have_been_used_is_refused_and_never_runs_twice() {
+    let mut world = World::new(Limits { ended_max: 1, ..Limits::default() });
+    world.cluster("a", ClusterSpec::default(), &[1]);
+    let old = key_made_at(world.now);
+    let id = world.submit(&old, &Arc::new(function(1, 1))).unwrap();
+    world.report("a", id, finished(1));
+    for number in 0..3 {
+        world.pass(Span::from_secs(1));
+        let id = world.submit(&format!("later-{number}"), &Arc::new(function(1, 1))).unwrap();
+        world.report("a", id, finished(1));
+    }
+    world.pass(Span::from_secs(1));
+    assert!(world.mesh.task(id).is_none(), "its record went, because there were too many");
+    let refused = world.submit(&old, &Arc::new(function(1, 1))).unwrap_err();
+    assert_eq!(refused.code(), "KEY_EXPIRED");
+    let fresh = key_made_at(world.now);
+    world.submit(&fresh, &Arc::new(function(1, 1))).unwrap();
+}
+
+#[test]
+fn large_arguments_bound_how_much_is_handed_out_ahead() {
+    let limits = Limits { lookahead_bytes: 25, ..Limits::default() };
+    let mut world = World::new(limits);
+    world.cluster("a", ClusterSpec::default(), &[1]);
+    let spec = Arc::new(function(1, 1));
+    let first = world.submit("first", &spec).unwrap();
+    for number in 0..9 {
+        world.submit(&format!("k{number}"), &spec).unwrap();
+    }
+    world.report("a", first, finished(0));
+    // Each has ten bytes of arguments, so two fit.
+    assert_eq!(world.mesh.counts().assigned, 2);
 }
