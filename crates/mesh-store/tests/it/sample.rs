@@ -99,6 +99,7 @@ pub(crate) fn snapshot() -> Snapshot {
             spec: SPEC.next(),
         },
         forgotten: 5,
+        forgotten_until: Timestamp::from_micros(41),
     }
 }
 
