@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from schedulemesh.environments import local_parts, without_local_parts
 from schedulemesh.errors import ConfigurationError
 from schedulemesh.units import to_milliseconds
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 FILE_VARIABLE = "CLUSTER_CONFIG_FILE"
 SETTINGS_PREFIX = "SCHEDULER_"
+
+logger = logging.getLogger("schedulemesh")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -361,6 +365,13 @@ def _mapping(value: Any) -> dict[str, Any]:
     return value
 
 
+def _runtime_env(value: Any) -> dict[str, Any]:
+    env = _mapping(value)
+    for sentence in local_parts(env):
+        logger.warning("ignored: %s", sentence)
+    return without_local_parts(env)
+
+
 def _labels(value: Any) -> dict[str, str]:
     return {key: str(item) for key, item in _mapping(value).items()}
 
@@ -391,7 +402,7 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "weight": _number(0),
     "tags": _texts,
     "labels": _labels,
-    "runtime_env": _mapping,
+    "runtime_env": _runtime_env,
     "max_utilisation": _number(0, 1),
     "max_tasks": _count(1),
     "job_interval": _milliseconds,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from schedulemesh import transfer
 from schedulemesh.errors import (
+    ClusterConnectionError,
     RemotePickleError,
     RemoteTraceback,
     SchedulerError,
@@ -33,6 +34,8 @@ STARTED, SUCCEEDED, FAILED, CANCELLED, REFUSED, UNKNOWN = range(6)
 
 _WAIT_S = 60.0
 _DOWNLOADS_MAX = 4
+_RETRY_FIRST_S = 0.1
+_RETRY_MAX_S = 5.0
 
 logger = logging.getLogger("schedulemesh")
 
@@ -45,6 +48,7 @@ class Delivery:
         self.futures: dict[int, Future[Any]] = {}
         self._downloads: concurrent.futures.ThreadPoolExecutor | None = None
         self._progress = threading.Condition()
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="schedulemesh-news", daemon=True)
         self._thread.start()
 
@@ -78,6 +82,7 @@ class Delivery:
         Args:
             timeout: The longest wait, in seconds.
         """
+        self._ended.set()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout)
         if self._downloads is not None:
@@ -167,8 +172,19 @@ class Delivery:
         if data is None:
             return None
         if isinstance(data, tuple):
-            return transfer.download(self._native, data[0])
+            return self._download(data[0])
         return pickle.loads(data)  # noqa: S301 - made by the user's own task
+
+    def _download(self, blob: str) -> Any:
+        """Read a large value. It is durable, so a control plane that is away is waited for."""
+        wait = _RETRY_FIRST_S
+        while True:
+            try:
+                return transfer.download(self._native, blob)
+            except ClusterConnectionError:  # noqa: PERF203 - it waits anyway
+                if self._ended.wait(wait):
+                    raise
+                wait = min(wait * 2, _RETRY_MAX_S)
 
     def _failure(
         self,

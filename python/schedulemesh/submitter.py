@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from schedulemesh import pickling, transfer
 from schedulemesh.actors import ActorHandle
+from schedulemesh.environments import local_parts
 from schedulemesh.errors import ConfigurationError
 from schedulemesh.titles import title_of
 
@@ -180,6 +181,8 @@ class Submitter:
             A future that ends with the job; `future.logs()` is what it printed.
         """
         body: dict[str, Any] = {"entrypoint": entrypoint, "metadata": dict(metadata or {})}
+        if parts := local_parts(runtime_env):
+            raise ConfigurationError(parts[0], code="INVALID", details=parts[1:])
         if runtime_env is not None:
             body["runtime_env"] = dict(runtime_env)
         spec = self._client.spec(self._options, "job", None, title_of(entrypoint))

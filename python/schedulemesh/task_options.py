@@ -8,6 +8,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from schedulemesh.environments import local_parts
 from schedulemesh.errors import ConfigurationError
 from schedulemesh.units import to_bytes, to_milliseconds
 
@@ -173,6 +174,7 @@ def _mistakes(given: Options) -> list[str]:
         for name in ("tags", "prefer_tags", "avoid_tags")
         if isinstance(given.get(name), str)
     ]
+    mistakes += local_parts(given.get("runtime_env"))
     on_lost = given.get("on_lost")
     if on_lost is not None and on_lost not in _ON_LOST:
         mistakes.append(f"on_lost={on_lost!r} is none of {', '.join(_ON_LOST)}")

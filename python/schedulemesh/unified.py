@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 import weakref
 from pathlib import Path
@@ -39,6 +40,7 @@ class UnifiedScheduler:
     _guard = threading.RLock()
     _client: Client | None
     _config: str | os.PathLike[str] | None
+    _known_here: tuple[Client, bool] | None
 
     def __new__(cls) -> Self:
         """Return the scheduler of this process."""
@@ -47,6 +49,7 @@ class UnifiedScheduler:
                 instance = super().__new__(cls)
                 instance._client = None
                 instance._config = None
+                instance._known_here = None
                 instance._mine = weakref.WeakSet()
                 instance._cleanup = contextlib.ExitStack()
                 cls._instance = instance
@@ -158,7 +161,21 @@ class UnifiedScheduler:
         return [ClusterMetadata.from_dict(view["spec"]) for view in self.client.clusters()]
 
     def _submitter(self, **said: Any) -> Submitter:
-        return self.client.options(**_options(**said))
+        options = _options(**said)
+        if options.get("cluster") is None:
+            options["cluster"] = self._inherited_cluster()
+        return self.client.options(**options)
+
+    def _inherited_cluster(self) -> str | None:
+        """Return the cluster of the job that this process is part of, if it is known here."""
+        name = os.environ.get(CURRENT_CLUSTER_VARIABLE)
+        if name is None:
+            return None
+        client = self.client
+        if self._known_here is None or self._known_here[0] is not client:
+            names = {view["spec"]["name"] for view in client.clusters()}
+            self._known_here = (client, name in names)
+        return name if self._known_here[1] else None
 
     def _connect(self) -> Client:
         path = clusters_file.find(self._config)
@@ -189,10 +206,15 @@ def map_home(entrypoint: str) -> str:
         entrypoint: The command, for a shell.
     """
     home = str(Path.home())
-    # The cluster is not chosen yet: its shell puts in what its runtime environment says.
-    return (
-        entrypoint.replace(f"{home}/", f"${{home_dir:-{home}}}/") if len(home) > 1 else entrypoint
-    )
+    quoted = entrypoint.count("'")
+    if home == "/" or quoted % 2 == 1:
+        return entrypoint
+    # The cluster is not chosen yet: its shell puts in what its runtime environment says. Inside
+    # single quotes it would not.
+    parts = entrypoint.split("'")
+    path = re.compile(rf"(?<![^\s=:\"]){re.escape(home)}(?=[/\s\"]|$)")
+    parts[::2] = [path.sub(f"${{home_dir:-{home}}}", part) for part in parts[::2]]
+    return "'".join(parts)
 
 
 def _options(
@@ -203,7 +225,6 @@ def _options(
     key: str | None = None,
 ) -> Options:
     asked = dict(resource_requirements or {})
-    cluster = preferred_cluster or os.environ.get(CURRENT_CLUSTER_VARIABLE)
     options: Options = {
         "cpus": asked.pop("CPU", None),
         "gpus": asked.pop("GPU", None),
@@ -211,7 +232,7 @@ def _options(
         "resources": asked,
         "tags": tags or (),
         "name": name or None,
-        "cluster": cluster,
+        "cluster": preferred_cluster,
         "key": key,
     }
     return options

@@ -85,7 +85,7 @@ def test_an_actor_is_found_again_by_its_id(client: Client, server: FakeServer) -
 
 def test_a_job_is_sent_as_its_body(client: Client, server: FakeServer) -> None:
     future = client.options(name="nightly").submit_job(
-        "python train.py", runtime_env={"working_dir": "."}, metadata={"who": "me"}
+        "python train.py", runtime_env={"working_dir": "s3://code/a.zip"}, metadata={"who": "me"}
     )
     assert future.result(WAIT_S) is None
     (task,) = server.tasks.values()
@@ -93,7 +93,7 @@ def test_a_job_is_sent_as_its_body(client: Client, server: FakeServer) -> None:
     assert json.loads(task.payload["inline"]) == {
         "entrypoint": "python train.py",
         "metadata": {"who": "me"},
-        "runtime_env": {"working_dir": "."},
+        "runtime_env": {"working_dir": "s3://code/a.zip"},
     }
     assert future.logs(100) == "printed by t1 tail_bytes=100"
 

@@ -103,6 +103,17 @@ def test_work_inside_a_job_prefers_the_cluster_of_the_job(
     monkeypatch.setenv("RAY_MULTICLUSTER_CURRENT_CLUSTER", "east")
     submit_task(abs, (1,))
     assert spec_of(server, 1)["affinity"]["cluster"] == "east"
+    # One that this control plane does not know is nobody's preference.
+    monkeypatch.setenv("RAY_MULTICLUSTER_CURRENT_CLUSTER", "elsewhere")
+    UnifiedScheduler()._known_here = None
+    submit_task(abs, (2,))
+    assert spec_of(server, 2)["affinity"].get("cluster") is None
+
+
+def test_folders_of_this_machine_are_refused_before_anything_is_sent(server: FakeServer) -> None:
+    with pytest.raises(ConfigurationError, match=r"working_dir '\.' is on this machine"):
+        submit_job("python train.py", runtime_env={"working_dir": "."})
+    assert server.tasks == {}
 
 
 def test_an_actor_is_ready_when_its_handle_is_there() -> None:
@@ -184,4 +195,8 @@ def test_models_become_dictionaries_and_come_back() -> None:
 
 
 def test_paths_of_others_are_left_alone() -> None:
+    home = str(Path.home())
     assert map_home("python /opt/x.py") == "python /opt/x.py"
+    assert map_home(f"python /mnt{home}/x.py") == f"python /mnt{home}/x.py"
+    assert map_home(f"python -c 'open(\"{home}/x\")'") == f"python -c 'open(\"{home}/x\")'"
+    assert map_home(f"cd {home} && ls") == f"cd ${{home_dir:-{home}}} && ls"
