@@ -60,6 +60,7 @@ class Site:
         labels: Labels of its node.
         prefer: Whether its score is multiplied by 1.2.
         weight: What its score is multiplied by.
+        lost_after: How long its agent may be silent before it counts as lost, such as `30s`.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Site:
     labels: Mapping[str, str] = field(default_factory=dict)
     prefer: bool = False
     weight: float = 1.0
+    lost_after: str = "30s"
 
     def plan(self, place: int) -> LocalPlan:
         """Return the plan of its Ray cluster.
@@ -82,6 +84,7 @@ class Site:
     def settings(self) -> list[str]:
         """Return what `schedulemesh cluster add` is told about it."""
         settings = ["--replace", self.name, "--weight", str(self.weight)]
+        settings += ["--lost-after", self.lost_after]
         settings += ["--prefer"] if self.prefer else []
         return settings + [word for tag in self.tags for word in ("--tag", tag)]
 
@@ -143,9 +146,9 @@ class LocalMesh:
     def start(self) -> None:
         """Start clusters and control plane side by side, then the agents."""
         self._tell(f"starting {len(self.sites)} Ray clusters and a control plane")
-        self.clusters = [
-            LocalCluster.start(site.plan(place)) for place, site in enumerate(self.sites)
-        ]
+        for place, site in enumerate(self.sites):
+            # One by one, so that what has started is ended when the next one fails.
+            self.clusters.append(LocalCluster.start(site.plan(place)))
         self.start_control_plane()
         for site, cluster in zip(self.sites, self.clusters, strict=True):
             self.command("cluster", "add", *site.settings())
@@ -168,6 +171,29 @@ class LocalMesh:
         if self._serve is not None:
             self._serve.kill()
             self._serve.wait()
+
+    def stop_cluster(self, name: str) -> None:
+        """End a whole Ray cluster, and with it its agent.
+
+        Args:
+            name: The name of the cluster.
+        """
+        self.clusters[self._place(name)].stop()
+        self.kill_agent(name)
+
+    def start_cluster(self, name: str) -> None:
+        """Start a cluster that was stopped, with nothing of what it knew, and its agent.
+
+        Args:
+            name: The name of the cluster.
+        """
+        place = self._place(name)
+        self.clusters[place] = LocalCluster.start(self.sites[place].plan(place))
+        self.clusters[place].wait_ready()
+        self.start_agent(name)
+
+    def _place(self, name: str) -> int:
+        return next(place for place, site in enumerate(self.sites) if site.name == name)
 
     def start_agent(self, name: str) -> None:
         """Start the agent of a cluster.
