@@ -35,8 +35,8 @@ examples:
 The token is printed by `schedulemesh cluster token NAME`.
 
 Ends with 0 after SIGTERM or SIGINT (actors and jobs go on, functions are started elsewhere),
-2 when the command line is wrong, 3 when the control plane refuses it for good, 4 when Ray does not
-answer, 5 when it cannot listen.
+2 when the command line is wrong, 3 when the control plane refuses it for good or has removed the
+cluster, 4 when Ray does not answer, 5 when it cannot listen.
 """
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
-import re
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +27,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("schedulemesh.agent")
 
-ADOPT_TIMEOUT_S = 10.0
+ADOPT_TIMEOUT_S = 30.0
 NAME_TRIES = 50
 NAME_WAIT_S = 0.1
 STOP_LOOK_S = 0.02
-_NAME = re.compile(r"sm-(\d+)-(\d+)")
 
 
 @dataclass(eq=False)
@@ -56,6 +55,7 @@ class Actors:
         self.ledger = ledger
         self.pace = Pace()
         self._settings = settings
+        self._names = settings.names
         self._results = results
         self._runners = runners
         self._by_task: dict[int, Hosted] = {}
@@ -187,18 +187,29 @@ class Actors:
 
     async def adopt(self) -> None:
         """Take over the actors that an earlier agent has left."""
+        found = await self._ours()
+        await asyncio.gather(*(self._adopt_one(key, name) for key, name in found.items()))
+
+    async def fence(self, keys: set[Key]) -> None:
+        """See to it that attempts which are not held do not live on as actors."""
+        found = await self._ours()
+        for key in keys & found.keys():
+            await asyncio.to_thread(kill_named, found[key])
+
+    async def _ours(self) -> dict[Key, str]:
+        """List the actors of our control plane."""
         names = await asyncio.to_thread(list_named_actors, True)  # noqa: FBT003 - all namespaces
-        for entry in names:
-            match = _NAME.fullmatch(entry["name"])
-            if entry["namespace"] == NAMESPACE and match is not None:
-                await self._adopt_one((int(match[1]), int(match[2])), entry["name"])
+        named = ((self._names.read(x["name"]), x) for x in names if x["namespace"] == NAMESPACE)
+        return {key: str(entry["name"]) for key, entry in named if key is not None}
 
     async def _adopt_one(self, key: Key, name: str) -> None:
         try:
             actor = ray.get_actor(name, namespace=NAMESPACE)
             held = await asyncio.wait_for(ray_actors.awaited(actor.held.remote()), ADOPT_TIMEOUT_S)
         except (ValueError, RayError, asyncio.TimeoutError) as error:
-            log.warning("did not adopt %s: %s", name, ray_actors.said(error))
+            # Its work will be started again: it must not go on beside that.
+            log.warning("did not adopt %s, ended it: %s", name, ray_actors.said(error))
+            await asyncio.to_thread(kill_named, name)
             return
         if held["up"] is None:
             # The one that was starting it is gone; it will be started again.
@@ -216,13 +227,14 @@ class Actors:
         self.ledger.held.update(calls)
         self._caller.update(dict.fromkeys(calls, hosted))
         lane.resume(calls, actor.resume.remote())
+        self.ledger.started(work)
         lane.spawn(self._watch(lane))
         log.info("adopted actor %s with %d calls", name, len(calls))
 
     async def _bring_up(self, hosted: Hosted) -> None:
         lane, lease = hosted.lane, hosted.lease
         limit = self._settings.start_limit_s(with_env=bool(lease.runtime_env))
-        name = "sm-{}-{}".format(*hosted.work.key)
+        name = self._names.of(hosted.work.key)
         try:
             lane.actor = await self._create(lease, name)
             about = await asyncio.wait_for(ray_actors.awaited(lane.actor.about.remote()), limit)
@@ -245,7 +257,7 @@ class Actors:
                 if "already" not in str(error):
                     raise
             # An earlier agent began to start this attempt and was gone before it was up.
-            ray_actors.kill(ray.get_actor(name, namespace=NAMESPACE))
+            kill_named(name)
             await asyncio.sleep(NAME_WAIT_S)
         raise ValueError(f"the name {name} stays taken")
 
@@ -296,3 +308,9 @@ class Actors:
             del self._by_task[hosted.work.key[0]]
         for key in [key for key, owner in self._caller.items() if owner is hosted]:
             del self._caller[key]
+
+
+def kill_named(name: str) -> None:
+    """Kill an actor by its name. Blocks while Ray is asked for it."""
+    with contextlib.suppress(ValueError, RayError):
+        ray_actors.kill(ray.get_actor(name, namespace=NAMESPACE))

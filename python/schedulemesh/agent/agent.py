@@ -15,7 +15,7 @@ from schedulemesh.agent.actors import Actors
 from schedulemesh.agent.blobs import BlobRefused, Blobs
 from schedulemesh.agent.jobs import Jobs
 from schedulemesh.agent.lane import Pace, each
-from schedulemesh.agent.link import Door, Link, end_all
+from schedulemesh.agent.link import Door, Link, LinkClosed, end_all
 from schedulemesh.agent.nodes import Nodes, ask_ray
 from schedulemesh.agent.outbox import Outbox
 from schedulemesh.agent.results import Results
@@ -34,6 +34,8 @@ TIDY_S = 1.0
 HEALTH_TIMEOUT_S = 5.0
 RAY_GONE_S = 60.0
 PIECE = 4 << 20
+# Kinds of work that name code by its digest.
+CODED = frozenset({"function", "actor"})
 
 
 class RayGoneError(Exception):
@@ -57,7 +59,7 @@ class Agent:
         self._results = results
         self._runners = Runners(settings, self._ledger, results, Pace())
         self._actors = Actors(settings, self._ledger, results, self._runners)
-        self._jobs = Jobs(settings.cluster, self._ledger)
+        self._jobs = Jobs(settings, self._ledger)
         self._nodes = Nodes(self._held_on)
         self._handlers: dict[str, Callable[[Any], None]] = {
             "start": self._on_start,
@@ -101,6 +103,7 @@ class Agent:
     def linked(self, welcome: dict[str, Any]) -> None:
         """Hear that a link is up."""
         self._results.inline_max = welcome["inline_max"]
+        self._runners.code.linked()
         self._blobs.link_up()
         # What changed between the hello and now.
         self._link.send(wire.encode("nodes", self._nodes.frame))
@@ -121,27 +124,38 @@ class Agent:
 
     def _on_start(self, body: dict[str, Any]) -> None:
         for code in body["code"]:
-            self._runners.code[code["digest"]] = code["bytes"]
+            self._runners.code.add(code["digest"], code["bytes"])
         leases = {frame["lease"]: Lease.read(frame) for frame in body["leases"]}
         functions: dict[int, list[Work]] = {}
         held = self._ledger.held
-        for frame in body["tasks"]:
-            key = (frame["task"], frame["attempt"])
-            if key in held:
-                continue
-            held[key] = work = Work(frame)
+        for work in self._new_works(body["tasks"]):
+            held[work.key] = work
             if not work.ready:
                 work.fetch = self._spawn(self._fetch(work, work.payload))
             if work.kind == "function":
-                functions.setdefault(frame["lease"], []).append(work)
+                functions.setdefault(work.lease, []).append(work)
             else:
-                self._start_other(work, leases.get(frame["lease"]))
+                self._start_other(work, leases.get(work.lease))
         for number, works in functions.items():
             if lease := leases.get(number):
                 self._runners.start(lease, works)
             else:
                 each(works, self._without_lease)
         self._working.set()
+
+    def _new_works(self, frames: list[dict[str, Any]]) -> list[Work]:
+        """Read what is not held yet; all of it or, when code has to be brought again, nothing."""
+        held, code = self._ledger.held, self._runners.code
+        works = {
+            key: Work(frame)
+            for frame in frames
+            if (key := (frame["task"], frame["attempt"])) not in held
+        }
+        for work in works.values():
+            if work.kind in CODED and code.dropped(work.code):
+                task = f"t{work.key[0]}"
+                raise LinkClosed(f"{task} needs code that was dropped here; a new link brings it")
+        return list(works.values())
 
     def _start_other(self, work: Work, lease: Lease | None) -> None:
         if work.kind == "call":
@@ -159,16 +173,31 @@ class Agent:
         self._ledger.not_started(work, "its lease did not come along")
 
     def _on_stop(self, body: list[dict[str, Any]]) -> None:
+        unknown = []
         for frame in body:
             key = (frame["task"], frame["attempt"])
             work = self._ledger.held.get(key)
             if work is None:
-                # It never came here, or its end is known: either way it does not run.
                 work = self._ledger.held[key] = Work.adopted(key, "unknown")
-                self._ledger.stopped(work, 0)
+                work.stop = frame["grace_ms"]
+                unknown.append(work)
             elif work.stop is None and not work.ended:
                 work.stop = frame["grace_ms"]
                 self._spawn(self._stop(work))
+        if unknown:
+            self._spawn(self._stop_unknown(unknown))
+
+    async def _stop_unknown(self, works: list[Work]) -> None:
+        """Answer for what is not held: mostly it never came, but it may run, not adopted."""
+        keys = {work.key for work in works}
+        while True:
+            try:
+                await asyncio.gather(self._actors.fence(keys), self._jobs.fence(keys))
+                break
+            except Exception as error:  # noqa: BLE001 - Ray raises all sorts while it is away
+                log.warning("cannot look for %d attempts to stop: %s", len(keys), error)
+                await asyncio.sleep(TIDY_S)
+        each(works, lambda work: self._ledger.stopped(work, 0))
 
     async def _stop(self, work: Work) -> None:
         if work.kind == "function":
@@ -287,6 +316,9 @@ class Agent:
             await asyncio.sleep(TIDY_S)
             self._runners.reap(time.monotonic())
             self._actors.tidy()
+            if self._runners.code.full:
+                held = self._ledger.held.values()
+                self._runners.code.trim({work.code for work in held if not work.ended})
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(coroutine)

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import os
-import re
 import time
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -20,6 +19,7 @@ from ray.experimental import internal_kv
 from schedulemesh.agent.work import Work
 
 if TYPE_CHECKING:
+    from schedulemesh.agent.settings import Settings
     from schedulemesh.agent.wire import Key
     from schedulemesh.agent.work import Lease, Ledger
 
@@ -33,7 +33,8 @@ LOG_TAIL = 4_000
 STOP_WAIT_DEFAULT_S = 30
 KV = b"schedulemesh"
 LIVE = frozenset({"PENDING", "RUNNING"})
-_ID = re.compile(r"sm-(\d+)-(\d+)")
+ADOPT_LIMIT_S = 60.0
+FENCE_LIMIT_S = 60.0
 
 
 class JobsUnavailable(Exception):  # noqa: N818 - the cluster's state
@@ -50,13 +51,10 @@ class Job:
 
     work: Work
     lease: Lease | None
+    # Its submission id, from which an unknown outcome is looked up.
+    name: str
     began: float
     task: asyncio.Task[None] | None = None
-
-    @property
-    def name(self) -> str:
-        """Its submission id, from which an unknown outcome is looked up."""
-        return "sm-{}-{}".format(*self.work.key)
 
     def run_us(self) -> int:
         """Return how long it has run, roughly: Ray tells whole seconds."""
@@ -66,8 +64,9 @@ class Job:
 class Jobs:
     """Submits, polls, stops and adopts jobs."""
 
-    def __init__(self, cluster: str, ledger: Ledger) -> None:
-        self._cluster = cluster
+    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+        self._cluster = settings.cluster
+        self._names = settings.names
         self._ledger = ledger
         self._jobs: dict[Key, Job] = {}
         # Jobs whose ends are reported and not acknowledged yet.
@@ -77,7 +76,7 @@ class Jobs:
 
     def start(self, lease: Lease, work: Work) -> None:
         """Run a job."""
-        job = Job(work, lease, time.monotonic())
+        job = Job(work, lease, self._names.of(work.key), time.monotonic())
         self._jobs[work.key] = job
         job.task = asyncio.ensure_future(self._run(job))
 
@@ -90,13 +89,8 @@ class Jobs:
         deadline = time.monotonic() + (work.stop or 0) / 1000
         asked = False
         while not work.ended:
-            try:
-                if not asked:
-                    status, _ = await self._call("POST", f"{job.name}/stop")
-                    # Not there yet: it may be on its way.
-                    asked = status == HTTPStatus.OK
-            except JobsUnavailable as error:
-                log.warning("cannot stop %s now: %s", job.name, error)
+            # Not there yet: it may be on its way.
+            asked = asked or await self._ask_to_stop(job.name)
             await asyncio.sleep(POLL_S)
             if asked and time.monotonic() > deadline + STOP_WAIT_DEFAULT_S:
                 asked = False
@@ -114,37 +108,69 @@ class Jobs:
     async def output(self, key: Key) -> str | None:
         """Return a job's log."""
         try:
-            status, body = await self._call("GET", "sm-{}-{}/logs".format(*key))
+            status, body = await self._call("GET", f"{self._names.of(key)}/logs")
         except JobsUnavailable:
             return None
         return str(body.get("logs", "")) if status == HTTPStatus.OK else None
 
     async def adopt(self) -> None:
         """Take over the jobs that an earlier agent has submitted."""
-        try:
-            status, found = await self._call("GET", "")
-        except JobsUnavailable:
-            return
-        if status != HTTPStatus.OK:
-            return
-        for details in found:
-            match = _ID.fullmatch(details.get("submission_id") or "")
+        for key, details in (await self._ours(ADOPT_LIMIT_S)).items():
+            name = details["submission_id"]
             ended = (details.get("end_time") or 0) / 1000
             recent = details["status"] in LIVE or time.time() - ended < ADOPT_ENDED_S
-            if match is None or not recent:
-                continue
-            if not await asyncio.to_thread(is_settled, details["submission_id"]):
-                work = Work.adopted((int(match[1]), int(match[2])), "job")
-                self._ledger.held[work.key] = work
-                job = Job(work, None, time.monotonic())
-                self._jobs[work.key] = job
+            if recent and not await asyncio.to_thread(is_settled, name):
+                work = Work.adopted(key, "job")
+                self._ledger.held[key] = work
+                job = Job(work, None, name, time.monotonic())
+                self._jobs[key] = job
                 job.task = asyncio.ensure_future(self._follow(job))
+
+    async def fence(self, keys: set[Key]) -> None:
+        """See to it that attempts which are not held do not run as jobs, as far as Ray answers."""
+        deadline = time.monotonic() + FENCE_LIMIT_S
+        while (left := deadline - time.monotonic()) > 0:
+            found = await self._ours(left)
+            live = [key for key in keys if key in found and found[key]["status"] in LIVE]
+            if not live:
+                return
+            for key in live:
+                await self._ask_to_stop(self._names.of(key))
+            await asyncio.sleep(POLL_S)
+        log.warning("jobs that this agent does not hold may run on: Ray did not stop them")
+
+    async def _ask_to_stop(self, name: str) -> bool:
+        """Have Ray stop a job; return whether it knows the job."""
+        try:
+            status, _ = await self._call("POST", f"{name}/stop")
+        except JobsUnavailable as error:
+            log.warning("cannot stop %s now: %s", name, error)
+            return False
+        return status == HTTPStatus.OK
+
+    async def _ours(self, limit_s: float) -> dict[Key, dict[str, Any]]:
+        """List the jobs of our control plane; a dashboard that is away is asked for a while."""
+        deadline = time.monotonic() + limit_s
+        while dashboard_url() is not None:
+            try:
+                status, found = await self._call("GET", "")
+                trouble = f"it answered {status}"
+            except JobsUnavailable as error:
+                status, found, trouble = HTTPStatus.SERVICE_UNAVAILABLE, [], str(error)
+            if status == HTTPStatus.OK:
+                named = ((self._names.read(job.get("submission_id") or ""), job) for job in found)
+                return {key: job for key, job in named if key is not None}
+            if time.monotonic() > deadline:
+                log.warning("the Jobs API does not list the jobs: %s", trouble)
+                break
+            await asyncio.sleep(POLL_S)
+        return {}
 
     def acknowledged(self, key: Key) -> None:
         """Hear that the control plane has an end: the next agent need not tell it."""
         if key in self._reported:
             self._reported.discard(key)
-            task = asyncio.ensure_future(asyncio.to_thread(settle, "sm-{}-{}".format(*key)))
+            task = asyncio.ensure_future(asyncio.to_thread(settle, self._names.of(key)))
             self._settling.add(task)
             task.add_done_callback(self._settling.discard)
 

@@ -35,6 +35,8 @@ END_RETRY_S = 1.0
 HEARTBEAT_DEFAULT_MS = 2_000
 # Problems that trying again does not solve.
 FATAL = frozenset({"UPGRADE_NEEDED", "UNAUTHENTICATED", "FORBIDDEN"})
+# Nor this one, when the cluster was known before: it was removed.
+REMOVED = "UNKNOWN_CLUSTER"
 HTTP_REFUSALS = {401: "UNAUTHENTICATED", 403: "FORBIDDEN", 426: "UPGRADE_NEEDED"}
 
 
@@ -105,6 +107,7 @@ class Link:
         self._frames: deque[bytes] = deque()
         self._current: asyncio.Future[None] | None = None
         self._replaced = False
+        self._was_linked = False
         # One conversation at a time.
         self._turn = asyncio.Lock()
 
@@ -135,7 +138,7 @@ class Link:
                 try:
                     await self._dial_once(session, url)
                 except Refused as refused:
-                    if refused.code in FATAL:
+                    if self._is_final(refused):
                         raise
                     log.warning("the control plane refused the link: %s", refused)
                     wait = REFUSED_WAIT_S
@@ -209,7 +212,7 @@ class Link:
                 self._replaced = False
                 await self._converse(socket)
         except Refused as error:
-            if error.code in FATAL and not refused.done():
+            if self._is_final(error) and not refused.done():
                 refused.set_exception(error)
             log.warning("the control plane refused the link: %s", error)
         except (LinkClosed, OSError, asyncio.TimeoutError) as error:
@@ -225,6 +228,7 @@ class Link:
         self.outbox.rewind()
         self._frames.clear()
         self._current = asyncio.ensure_future(self._both_ways(socket, heartbeat_s))
+        self._was_linked = True
         self._owner.linked(welcome)
         self._wake.set()
         log.info("linked to the control plane, version %s", welcome.get("version", "?"))
@@ -276,6 +280,10 @@ class Link:
                 self.outbox.ack(body["seq"])
             elif kind != "heartbeat":
                 self._hand_over(kind, body)
+
+    def _is_final(self, refused: Refused) -> bool:
+        """Say whether trying again is of no use."""
+        return refused.code in FATAL or (refused.code == REMOVED and self._was_linked)
 
     def _hand_over(self, kind: str, body: Any) -> None:
         try:

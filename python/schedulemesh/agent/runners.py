@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ray.exceptions import RayError, RuntimeEnvSetupError
 
 from schedulemesh.agent import ray_actors
+from schedulemesh.agent.code import Code
 from schedulemesh.agent.lane import Lane, each
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Runners:
     def __init__(self, settings: Settings, ledger: Ledger, results: Results, pace: Pace) -> None:
         self.ledger = ledger
         self.pace = pace
-        self.code: dict[str, bytes] = {}
+        self.code = Code()
         self._settings = settings
         self._results = results
         self._lanes: set[Lane] = set()
@@ -89,6 +90,7 @@ class Runners:
             else:
                 self.ledger.not_started(work, f"the code {work.code} did not arrive here")
         if known:
+            self.code.use({work.code for work in known})
             lane = self._by_lease.get(lease.number) or self._bind(lease)
             lane.queue.extend(known)
             lane.pump()

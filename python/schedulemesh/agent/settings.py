@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from schedulemesh.agent.names import Names
+
 FRAME_MAX = 16 << 20
 """Most bytes in one link frame, as the control plane has it."""
 
@@ -42,6 +44,11 @@ class Settings:
     start_timeout_s: float = 60.0
     env_timeout_s: float = 900.0
     sample_s: float = 0.5
+
+    @property
+    def names(self) -> Names:
+        """Return how what this agent starts is called."""
+        return Names(self.token, self.cluster)
 
     def start_limit_s(self, *, with_env: bool) -> float:
         """Return how long a worker may take to start."""

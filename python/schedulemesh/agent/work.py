@@ -47,6 +47,7 @@ class Work:
         "fetch",
         "key",
         "kind",
+        "lease",
         "payload",
         "ready",
         "started",
@@ -57,6 +58,7 @@ class Work:
     def __init__(self, frame: dict[str, Any]) -> None:
         self.key: Key = (frame["task"], frame["attempt"])
         self.kind, body = one_of(frame["work"])
+        self.lease: int = frame["lease"]
         # The digest of a function or class, or the method of a call.
         self.code: str = ""
         # For a call, the task of its actor.
@@ -84,9 +86,12 @@ class Work:
         work.key = key
         work.kind = kind
         work.code = ""
+        work.lease = 0
         work.target = target
         work.payload = work.fetch = None
-        work.ready = work.started = True
+        work.ready = True
+        # Whether the control plane was told is not known; to be told twice does no harm.
+        work.started = False
         work.ended = False
         work.stop = None
         return work

@@ -159,6 +159,8 @@ def test_new_agent_adopts_actors_and_their_calls(
     lonely.wait(lambda: len(lonely.hellos) == 2)
     held = {(entry["task"], entry["attempt"]) for entry in lonely.hellos[1]["held"]}
     assert held >= {actor, calls[0]}
+    # What the first one said of them may never have been committed.
+    lonely.wait(lambda: sum(said[:2] == (actor, "started") for said in lonely.reports) == 2)
     # The control plane sends everything again; what is held is not started twice.
     code = lonely.code(Counter)
     lonely.start(
@@ -173,3 +175,21 @@ def test_new_agent_adopts_actors_and_their_calls(
     lonely.stop(actor)
     assert lonely.end_of(actor).kind == "stopped"
     assert second.stop() == 0
+
+
+def test_actors_of_another_control_plane_are_let_be(
+    lonely: FakeControlPlane, start_agent: StartAgent
+) -> None:
+    start_agent("--server", lonely.url)
+    lonely.wait_linked()
+    actor = lonely.actor(Counter, 1)
+    lonely.wait(lambda: actor in lonely.started)
+    with FakeControlPlane(token="sma_other") as other:  # noqa: S106 - for tests
+        start_agent("--server", other.url, token=other.token)
+        other.wait_linked()
+        assert other.hellos[0]["held"] == []
+        other.stop(actor)
+        assert other.end_of(actor).kind == "stopped"
+    assert lonely.values(lonely.calls(actor, "add", [(1,)])) == [2]
+    lonely.stop(actor)
+    lonely.end_of(actor)

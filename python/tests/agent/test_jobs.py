@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import requests
+from agent.fake_control_plane import TOKEN
+from schedulemesh.agent.names import Names
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.conftest import StartAgent
     from agent.fake_control_plane import FakeControlPlane
+    from schedulemesh.local import LocalCluster
 
 pytestmark = pytest.mark.ray
 
@@ -62,3 +66,16 @@ def test_new_agent_follows_the_job_of_the_old_one(
     assert {"task": key[0], "attempt": 1} in lonely.hellos[1]["held"]
     flag.touch()
     assert lonely.end_of(key).kind == "finished"
+
+
+def test_stop_reaches_a_job_that_was_not_adopted(
+    plane: FakeControlPlane, ray_clusters: list[LocalCluster], tmp_path: Path
+) -> None:
+    key = (plane.task(), 1)
+    jobs = f"{ray_clusters[0].dashboard_url}/api/jobs/"
+    name = Names(TOKEN, "east").of(key)
+    body = {"entrypoint": WAITING.format(tmp_path / "never"), "submission_id": name}
+    assert requests.post(jobs, json=body, timeout=20).ok
+    plane.stop(key)
+    assert plane.end_of(key).kind == "stopped"
+    assert requests.get(jobs + name, timeout=20).json()["status"] == "STOPPED"

@@ -173,3 +173,16 @@ def test_ends_cleanly_when_told(lonely: FakeControlPlane, start_agent: StartAgen
     assert agent.stop() == 0
     assert "Traceback" not in agent.said()
     assert TOKEN not in agent.said()
+
+
+def test_removed_cluster_ends_the_agent(lonely: FakeControlPlane, start_agent: StartAgent) -> None:
+    lonely.refuse = {"code": "UNKNOWN_CLUSTER", "message": "not registered", "remedy": "add it"}
+    agent = start_agent("--server", lonely.url)
+    # It may be added yet; once it was known, it was removed.
+    lonely.wait(lambda: len(lonely.hellos) == 1)
+    lonely.refuse = None
+    lonely.wait_linked(2)
+    lonely.refuse = {"code": "UNKNOWN_CLUSTER", "message": "not registered", "remedy": "add it"}
+    lonely.cut()
+    assert agent.wait() == 3
+    assert "[UNKNOWN_CLUSTER] not registered" in agent.said()

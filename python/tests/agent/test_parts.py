@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 import msgpack
 import pytest
 from schedulemesh.agent import wire
+from schedulemesh.agent.code import Code
 from schedulemesh.agent.link import link_url
+from schedulemesh.agent.names import Names
 from schedulemesh.agent.nodes import Nodes, is_public
 from schedulemesh.agent.outbox import FRAME_ITEMS, Outbox
 from schedulemesh.agent.work import Outputs
@@ -144,6 +147,37 @@ def test_outputs_are_bounded_in_total() -> None:
     outputs.keep((2, 1), "12345")
     outputs.keep((3, 1), "1")
     assert [outputs.get((task, 1)) for task in (1, 2, 3)] == [None, "12345", "1"]
+
+
+def test_names_carry_whose_they_are() -> None:
+    names, others = Names("secret", "east"), Names("secret", "west")
+    name = names.of((7, 2))
+    assert re.fullmatch(r"sm-[0-9a-f]{8}-7-2", name)
+    assert names.read(name) == (7, 2)
+    assert others.read(name) is None
+    assert Names("other", "east").read(name) is None
+    assert [names.read(text) for text in ("", "sm-7-2", name + "x")] == [None] * 3
+
+
+def test_code_is_bounded_but_what_is_needed_stays() -> None:
+    code = Code(bytes_max=10, count_max=3)
+    for digest in "abc":
+        code.add(digest, b"1234")
+    assert code.full
+    code.use("a")
+    code.trim({"b"})
+    assert not code.full
+    assert [digest in code for digest in "abc"] == [True, True, False]
+    assert [code.dropped(digest) for digest in "abcd"] == [False, False, True, False]
+    code.add("c", b"")
+    assert not code.dropped("c")
+    code.add("d", b"")
+    code.trim(set("abcd"))
+    assert code.full
+    code.trim(set())
+    assert code.dropped("b")
+    code.linked()
+    assert not code.dropped("b")
 
 
 def test_tail_keeps_the_end() -> None:
