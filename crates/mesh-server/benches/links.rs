@@ -3,6 +3,7 @@
 //! share its cores.
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
     clippy::as_conversions,
@@ -151,12 +152,12 @@ async fn one_at_a_time(server: &RunningServer) {
     println!("one task at a time: p50 {} us, p99 {} us", at(50), at(99));
 }
 
-/// An agent that ends everything at once.
+/// An agent that ends everything at once, until the server closes the link.
 async fn echo(mut socket: Socket) {
     let mut seq = 1;
-    loop {
+    while let Some(said) = next(&mut socket).await {
         let mut items = Vec::new();
-        if let ToAgent::Start(frame) = receive(&mut socket).await {
+        if let ToAgent::Start(frame) = said {
             let item = |task: mesh_api::agent::StartTask| ReportItem {
                 task: task.task,
                 attempt: task.attempt,
@@ -240,11 +241,16 @@ async fn send<T: serde::Serialize>(socket: &mut Socket, frame: &T) {
 }
 
 async fn receive<T: serde::de::DeserializeOwned>(socket: &mut Socket) -> T {
+    next(socket).await.expect("the link is up")
+}
+
+/// The next frame; nothing when the link was closed.
+async fn next<T: serde::de::DeserializeOwned>(socket: &mut Socket) -> Option<T> {
     loop {
-        match socket.next().await {
-            Some(Ok(Message::Binary(bytes))) => return mesh_api::decode(&bytes).unwrap(),
-            Some(Ok(_)) => {}
-            other => panic!("{other:?}"),
+        match socket.next().await? {
+            Ok(Message::Binary(bytes)) => return Some(mesh_api::decode(&bytes).unwrap()),
+            Ok(Message::Close(_)) | Err(_) => return None,
+            Ok(_) => {}
         }
     }
 }
