@@ -19,13 +19,16 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 
 from schedulemesh._native import Code
-from schedulemesh.errors import UnpicklableError
+from schedulemesh.errors import TaskSubmissionError, UnpicklableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 PROTOCOL = 5
 """The pickle protocol of everything that is sent."""
+
+CODE_MAX = 8 << 20
+"""Most bytes of the pickle of a function or a class; no server takes more."""
 
 _CACHE_MAX = 512
 _DEPTH_MAX = 12
@@ -91,9 +94,10 @@ class CodeCache:
 
         Raises:
             UnpicklableError: When it cannot be pickled.
+            TaskSubmissionError: When its pickle is too large.
         """
         if type(target) is not types.FunctionType:
-            return Code(dumps(target, "the class" if isinstance(target, type) else "the callable"))
+            return _code(target, "the class" if isinstance(target, type) else "the callable")
         entry = self._entries.get(target)
         if entry is not None:
             for capture in entry[0]:
@@ -101,13 +105,25 @@ class CodeCache:
                     break
             else:
                 return entry[1]
-        code = Code(dumps(target, f"function {target.__qualname__}"))
+        code = _code(target, f"function {target.__qualname__}")
         captures: list[_Capture] = []
         if _collect(target, captures, set()):
             if len(self._entries) >= _CACHE_MAX:
                 self._entries.clear()
             self._entries[target] = (captures, code)
         return code
+
+
+def _code(target: Any, what: str) -> Code:
+    pickled = dumps(target, what)
+    if len(pickled) > CODE_MAX:
+        raise TaskSubmissionError(
+            f"{what}, with all that it captures, is {len(pickled)} bytes when pickled;"
+            f" {CODE_MAX} are allowed",
+            code="TOO_LARGE",
+            remedy="pass large data as an argument instead of capturing it",
+        )
+    return Code(pickled)
 
 
 class _Capture:

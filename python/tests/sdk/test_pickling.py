@@ -8,8 +8,8 @@ import types
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from schedulemesh.errors import UnpicklableError
-from schedulemesh.pickling import CodeCache, dump_arguments, dumps
+from schedulemesh.errors import TaskSubmissionError, UnpicklableError
+from schedulemesh.pickling import CODE_MAX, CodeCache, dump_arguments, dumps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,3 +123,15 @@ def test_a_deep_culprit_is_named() -> None:
 
     with pytest.raises(UnpicklableError, match=r"the arguments\[0\]\.frame \(builtins.frame\)"):
         dumps([Holder()], "the arguments")
+
+
+def test_a_function_that_captures_too_much_is_refused_before_it_is_sent() -> None:
+    table = b"x" * CODE_MAX
+
+    def look() -> int:
+        return len(table)
+
+    with pytest.raises(TaskSubmissionError, match="look, with all that it captures") as caught:
+        CodeCache().code(look)
+    assert caught.value.code == "TOO_LARGE"
+    assert "as an argument" in caught.value.remedy
