@@ -23,6 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 /// How long an agent's job may take until its link is up.
 const LINK_WITHIN: Duration = Duration::from_mins(1);
+/// How long an agent that is not needed any more may take to end its work and then itself.
+const LEAVE_WITHIN: Duration = Duration::from_secs(7);
 /// The waits between attempts that failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
@@ -39,6 +41,10 @@ pub(crate) async fn run(app: App) {
             let keep = wanted.get(name) == Some(&*reach);
             if !keep {
                 task.abort();
+                let dashboard = wanted.get(name).map(|reach| &reach.dashboard);
+                if dashboard != Some(&reach.dashboard) {
+                    tokio::spawn(Keeper::new(app.clone(), name.clone(), reach).dismiss());
+                }
             }
             keep
         });
@@ -117,6 +123,42 @@ impl Keeper {
             None => self.start(&api, &jobs).await?,
         };
         self.await_link(&api, &id).await
+    }
+
+    /// Ends the agent of a cluster that is gone, or that is reached elsewhere now.
+    async fn dismiss(self) {
+        let (mut wait, longest) = BACKOFF;
+        sleep(LEAVE_WITHIN).await;
+        while wait < longest {
+            match self.stop_all().await {
+                Ok(()) => return,
+                Err(problem) => {
+                    let (cluster, message) = (&self.cluster, &problem.message);
+                    tracing::warn!(%cluster, code = %problem.code, %message, "agent not stopped");
+                }
+            }
+            sleep(wait).await;
+            wait *= 2;
+        }
+    }
+
+    async fn stop_all(&self) -> Result<(), Problem> {
+        let (name, dashboard) = (self.cluster.clone(), self.dashboard.clone());
+        let back = self.app.handle.read(move |mesh, _now| {
+            let known = mesh.cluster(&name).and_then(|cluster| reach(&cluster.spec).dashboard);
+            known.as_deref() == Some(&*dashboard)
+        });
+        if back.await? {
+            return Ok(()); // somebody has thought better of it
+        }
+        let api = JobsApi::new(&self.dashboard, self.token.as_deref())?;
+        let jobs = self.jobs(&api).await?;
+        for job in jobs.values().filter(|job| job.is_alive()) {
+            let id = self.id(&jobs, job);
+            api.stop(&id).await?;
+            tracing::info!(cluster = %self.cluster, job = id, "agent stopped");
+        }
+        Ok(())
     }
 
     /// The jobs of this cluster's agents, by their number.

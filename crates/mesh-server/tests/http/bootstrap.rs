@@ -250,3 +250,23 @@ async fn a_dashboard_that_is_not_there_is_named() {
     assert!(shown.starts_with("dashboard http://127.0.0.1:1/ does not answer: "), "{shown}");
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn the_agent_of_a_removed_cluster_is_stopped() {
+    let (url, fake) = Fake::start(Dashboard::default()).await;
+    let fixture = Fixture::start().await;
+    fixture.http.add_cluster(&with_dashboard("a", &url)).await.unwrap();
+    until(&fixture, "a", |cluster| cluster.link == "ready").await;
+    let jobs = fake.submitted(1).await;
+    fixture.http.remove_cluster("a", true).await.unwrap();
+    let stopped = async {
+        let mut tick = tokio::time::interval(std::time::Duration::from_millis(50));
+        while fake.state.lock().unwrap().stopped.is_empty() {
+            tick.tick().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), stopped).await.unwrap();
+    let stopped = fake.state.lock().unwrap().stopped.clone();
+    assert_eq!(stopped, [jobs.first().unwrap()["submission_id"].as_str().unwrap()]);
+    fixture.stop().await;
+}
