@@ -23,6 +23,9 @@ pub const FRAME_MAX: usize = 16 << 20;
 /// journal. More goes into a blob.
 pub const INLINE_MAX: usize = 256 << 10;
 
+/// Most bytes of one piece of code: it must fit into a frame, together with the tasks that need it.
+pub const CODE_MAX: usize = 8 << 20;
+
 /// Encodes a link frame: MessagePack, structs as maps, enums as one-entry maps.
 pub fn encode<T: serde::Serialize>(frame: &T) -> Result<Vec<u8>, rmp_serde::encode::Error> {
     rmp_serde::to_vec_named(frame)

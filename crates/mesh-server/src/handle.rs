@@ -7,7 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use mesh_api::agent::Question;
 use mesh_api::problem::Problem;
+use mesh_core::command::Seen;
 use mesh_core::model::id::{ClusterName, Digest, TaskId};
+use mesh_core::model::task::{Cause, Data, Failure};
 use mesh_core::model::time::Timestamp;
 use mesh_core::{Answer, Command, Mesh};
 use mesh_store::{Seq, Side};
@@ -20,6 +22,7 @@ use crate::driver::ask::{Ask, Queued};
 use crate::metrics::Metrics;
 use crate::tail::{EventStream, Tail};
 
+use mesh_api::convert::Reported;
 pub use mesh_api::convert::{Accept, Payload};
 
 /// Most bytes of arguments and results that wait for the driver at a time.
@@ -78,7 +81,7 @@ impl Handle {
         tasks: Vec<Accept>,
     ) -> Result<Vec<Result<Submitted, Problem>>, Problem> {
         let mut tasks: Vec<_> = tasks.into_iter().map(Ok).collect();
-        claim_blobs(self.blobs(), &mut tasks).await;
+        claim_blobs(self, &mut tasks).await;
         let bytes = tasks.iter().flatten().map(accept_bytes).sum();
         self.ask_or_refuse(bytes, |reply| Ask::Submit { tasks, reply }).await
     }
@@ -254,13 +257,40 @@ impl Handle {
     }
 }
 
-/// Makes sure that the blobs of tasks are there, and stay until the tasks are accepted.
-pub(crate) async fn claim_blobs(blobs: &Blobs, tasks: &mut [Result<Accept, Problem>]) {
+/// Makes sure that the blobs of tasks are there, and stay until the tasks are accepted. A task that
+/// was accepted before needs its blob no more: it may have ended since.
+pub(crate) async fn claim_blobs(handle: &Handle, tasks: &mut [Result<Accept, Problem>]) {
     for task in tasks {
-        let Ok(Accept { payload: Payload::Blob(id, size), .. }) = task else { continue };
+        let Ok(Accept { key, payload: Payload::Blob(id, size), .. }) = task else { continue };
+        match handle.blobs().claim(*id).await {
+            Ok(actual) => *size = actual,
+            Err(problem) => {
+                let key = key.clone();
+                let known = handle.read(move |mesh, _now| mesh.task_by_key(&key).is_some()).await;
+                if !known.unwrap_or(false) {
+                    *task = Err(problem);
+                }
+            }
+        }
+    }
+}
+
+/// Makes sure that the blobs of results are there, and stay until the reports are taken in. One that
+/// was given up while its report could not be delivered is a result that was lost.
+pub(crate) async fn claim_results(blobs: &Blobs, items: &mut [Reported]) {
+    for Reported { report, .. } in items {
+        let Seen::Finished { ran, result: Data::Blob(id, size) } = &mut report.what else {
+            continue;
+        };
         match blobs.claim(*id).await {
             Ok(actual) => *size = actual,
-            Err(problem) => *task = Err(problem),
+            Err(problem) if problem.code == "UNKNOWN_BLOB" => {
+                let message = "its result was given up before its report arrived";
+                let failure = Failure::new(Cause::ClusterLost, message);
+                report.what = Seen::Failed { ran: *ran, failure, details: Data::None };
+            }
+            // It is there, or the next one who reads it says what is wrong with the disk.
+            Err(problem) => tracing::warn!(%problem, "blob of a result not claimed"),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A whole server: the state directory, the driver, the doors, and what keeps running beside them.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -7,12 +8,14 @@ use std::time::Duration;
 
 use mesh_api::problem::Problem;
 use mesh_core::Limits;
+use mesh_core::model::task::BlobId;
 use mesh_core::model::time::Span;
 use mesh_store::SqliteStore;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::accept::{Bound, Bounds, serve};
+use crate::blobs::Blobs;
 use crate::config::Config;
 use crate::driver::ask::Ask;
 use crate::driver::{Settings, StartError, start};
@@ -23,6 +26,9 @@ use crate::state_dir::StateDir;
 
 /// How often blobs that nothing refers to are looked for.
 const COLLECT_EVERY: Duration = Duration::from_mins(10);
+
+/// How long after the start they are first looked for.
+const COLLECT_AFTER: Duration = Duration::from_hours(1);
 
 /// How a server is started.
 #[derive(Debug)]
@@ -156,19 +162,29 @@ fn not_started(dir: &Path, why: &str) -> Problem {
     )
 }
 
-/// Deletes blobs that nothing refers to, now and then, until the driver ends.
+/// Deletes blobs that nothing refers to, now and then, until the driver ends. Not at once: agents may
+/// still have to report what they had uploaded before the server was away.
 async fn collect_blobs(handle: Handle) {
-    while let Ok(used) = handle.ask(0, |reply| Ask::UsedBlobs { reply }).await {
-        let blobs = handle.blobs().clone();
-        match tokio::task::spawn_blocking(move || blobs.collect(&used)).await {
-            Ok(Ok(0)) => {}
-            Ok(Ok(collected)) => tracing::info!(collected, "unused blobs deleted"),
-            Ok(Err(error)) => tracing::warn!(%error, "unused blobs not deleted"),
-            Err(error) => tracing::error!(%error, "blob collector panicked"),
-        }
+    let mut wait = COLLECT_AFTER;
+    loop {
         tokio::select! {
-            () = sleep(COLLECT_EVERY) => {}
-            () = handle.shared.asks.closed() => break,
+            () = sleep(wait) => {}
+            () = handle.shared.asks.closed() => return,
         }
+        match handle.ask(0, |reply| Ask::UsedBlobs { reply }).await {
+            Ok(used) => collect(handle.blobs().clone(), used).await,
+            // The store is in trouble; then nothing is known to be unused.
+            Err(problem) => tracing::debug!(%problem, "unused blobs not looked for"),
+        }
+        wait = COLLECT_EVERY;
+    }
+}
+
+async fn collect(blobs: Blobs, used: HashSet<BlobId>) {
+    match tokio::task::spawn_blocking(move || blobs.collect(&used)).await {
+        Ok(Ok(0)) => {}
+        Ok(Ok(collected)) => tracing::info!(collected, "unused blobs deleted"),
+        Ok(Err(error)) => tracing::warn!(%error, "unused blobs not deleted"),
+        Err(error) => tracing::error!(%error, "blob collector panicked"),
     }
 }

@@ -16,7 +16,7 @@ use super::blobs::BlobDesk;
 use super::{FRAME_BYTES_MAX, next_id};
 use crate::clients::upgrade;
 use crate::driver::ask::{AgentSaid, Ask, LinkAsk, LinkId};
-use crate::handle::Handle;
+use crate::handle::{Handle, claim_results};
 use crate::outbox::{Inbox, Outbox, outbox};
 
 /// How long an agent may take to say hello.
@@ -61,8 +61,9 @@ pub(super) async fn run(
 ) -> Result<(), Problem> {
     let (to_agent, inbox) = outbox(FRAME_BYTES_MAX);
     let link = next_id();
-    let cluster = match greet(&mut stream, &handle, claim, link, &to_agent).await {
-        Ok(cluster) => cluster,
+    // Says that the link is gone, also when this is cut short.
+    let goodbye = match greet(&mut stream, &handle, claim, link, &to_agent).await {
+        Ok(goodbye) => goodbye,
         Err(problem) => {
             tracing::warn!(code = %problem.code, message = %problem.message, "agent refused");
             write(&mut sink, &ToAgent::Refused(problem.clone())).await;
@@ -70,17 +71,11 @@ pub(super) async fn run(
             return Err(problem);
         }
     };
+    let cluster = goodbye.cluster.clone();
     tracing::info!(%cluster, link, "agent linked");
     let heartbeat = handle.shared.heartbeat;
     let mut writer = tokio::spawn(write_all(sink, inbox, heartbeat));
     let desk = BlobDesk::new(handle.blobs().clone(), to_agent.clone());
-    // Says that the link is gone, also when this is cut short.
-    let _goodbye = Goodbye {
-        handle: handle.clone(),
-        cluster: cluster.clone(),
-        link,
-        to_agent: to_agent.clone(),
-    };
     let mut reader =
         Reader { handle: handle.clone(), cluster: cluster.clone(), link, to_agent, desk };
     let why = tokio::select! {
@@ -118,14 +113,15 @@ impl Drop for Goodbye {
     }
 }
 
-/// Hears the hello and asks the driver; the welcome is the first frame in the queue then.
+/// Hears the hello and asks the driver; the welcome is the first frame in the queue then. The goodbye
+/// is ready before the driver is asked, because it may link what nobody waits for any more.
 async fn greet(
     stream: &mut (impl Stream<Item = Wire> + Unpin),
     handle: &Handle,
     claim: Option<ClusterName>,
     link: LinkId,
     outbox: &Outbox<ToAgent>,
-) -> Result<ClusterName, Problem> {
+) -> Result<Goodbye, Problem> {
     let Ok(Some(Wire::Frame(bytes))) = timeout(HELLO_WITHIN, stream.next()).await else {
         return Err(bad_frame("the first frame must be a hello, within ten seconds"));
     };
@@ -146,22 +142,14 @@ async fn greet(
     let facts = agent_facts(&hello)?;
     let held = held(&hello.held);
     let nodes = nodes(hello.nodes)?;
-    let outbox = outbox.clone();
-    let linked = cluster.clone();
+    let (to_agent, outbox) = (outbox.clone(), outbox.clone());
+    let goodbye = Goodbye { handle: handle.clone(), cluster: cluster.clone(), link, to_agent };
     handle
         .ask(0, |reply| {
-            Ask::Link(Box::new(LinkAsk {
-                link,
-                cluster: linked,
-                facts,
-                held,
-                nodes,
-                outbox,
-                reply,
-            }))
+            Ask::Link(Box::new(LinkAsk { link, cluster, facts, held, nodes, outbox, reply }))
         })
         .await?;
-    Ok(cluster)
+    Ok(goodbye)
 }
 
 fn named(hello: &Hello) -> Result<ClusterName, Problem> {
@@ -218,7 +206,9 @@ impl Reader {
             FromAgent::Hello(_) => Err(bad_frame("a second hello")),
             FromAgent::Heartbeat(_) => Ok(()),
             FromAgent::Report(frame) => {
-                let items = frame.items.into_iter().map(reported).collect::<Result<_, _>>()?;
+                let items = frame.items.into_iter().map(reported);
+                let mut items = items.collect::<Result<Vec<_>, _>>()?;
+                claim_results(self.handle.blobs(), &mut items).await;
                 self.say(AgentSaid::Reports { seq: frame.seq, items }, bytes).await
             }
             FromAgent::Nodes(wire) => self.say(AgentSaid::Nodes(nodes(wire)?), 0).await,

@@ -12,7 +12,7 @@ use mesh_core::model::id::{ClusterName, TaskId};
 use mesh_core::model::task::{Data, Outcome};
 
 pub use session::serve;
-pub(crate) use session::upgrade;
+pub(crate) use session::{code_too_large, upgrade};
 
 /// The number of a client link. Only grows.
 pub(crate) type ClientId = u64;

@@ -12,7 +12,7 @@ use mesh_api::convert::{
     Accept, Prepared, data_frame, digest, digest_of, outcome_word, remote_error,
 };
 use mesh_api::problem::Problem;
-use mesh_api::{INLINE_MAX, LINK_PROTOCOL};
+use mesh_api::{CODE_MAX, INLINE_MAX, LINK_PROTOCOL};
 use mesh_core::Command;
 use mesh_core::model::id::{Digest, TaskId};
 use mesh_core::model::task::{Data, Outcome};
@@ -146,7 +146,7 @@ impl Reader {
             }
             FromClient::Submit(frame) => {
                 let mut submit = self.prepare(frame)?;
-                claim_blobs(self.handle.blobs(), &mut submit.tasks).await;
+                claim_blobs(&self.handle, &mut submit.tasks).await;
                 let bytes = submit.tasks.iter().flatten().map(accept_bytes).sum::<usize>()
                     + submit.code.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
                 self.handle.send(bytes, Ask::ClientSubmit(Box::new(submit))).await
@@ -185,6 +185,9 @@ impl Reader {
 /// Code whose digest is that of its bytes.
 pub(crate) fn checked_code(claimed: &str, bytes: Bytes) -> Result<(Digest, Bytes), Problem> {
     let claimed = digest(claimed)?;
+    if bytes.len() > CODE_MAX {
+        return Err(code_too_large(bytes.len()));
+    }
     let actual = digest_of(&bytes);
     if claimed == actual {
         return Ok((claimed, bytes));
@@ -194,6 +197,15 @@ pub(crate) fn checked_code(claimed: &str, bytes: Bytes) -> Result<(Digest, Bytes
         format!("code was sent as {claimed}, but its digest is {actual}"),
         "send the BLAKE3 digest of exactly the bytes that are sent",
     ))
+}
+
+/// The refusal of code that no frame to an agent could hold.
+pub(crate) fn code_too_large(size: usize) -> Problem {
+    Problem::new(
+        "TOO_LARGE",
+        format!("the code has {size} bytes, {CODE_MAX} are allowed"),
+        "pass large data as an argument instead of capturing it in the function",
+    )
 }
 
 struct Writer {

@@ -12,7 +12,7 @@ use mesh_api::convert::{data_frame, reach, resources_map, stop_frame};
 use mesh_core::command::Held;
 use mesh_core::model::id::{ClusterId, ClusterName, Digest, LeaseId};
 use mesh_core::model::task::{Data, Kind, TaskSpec, Work};
-use mesh_core::{Effect, Mesh};
+use mesh_core::{Effect, Mesh, Rejection};
 use mesh_store::{Side, Store};
 
 use super::Driver;
@@ -73,19 +73,29 @@ impl Seats {
         usize::try_from(known).unwrap_or(usize::MAX)
     }
 
-    /// Closes the links of clusters that are not registered any more.
-    fn prune(&mut self, mesh: &Mesh) {
+    /// Has the agents of clusters that are not registered any more end what they run, and closes their
+    /// links, which are returned.
+    fn prune(
+        &mut self,
+        mesh: &Mesh,
+        evicted: &HashMap<ClusterId, Vec<Held>>,
+    ) -> Vec<(ClusterName, LinkId)> {
+        let mut closed = Vec::new();
         let is_there = |name: &ClusterName, id: ClusterId| {
             mesh.cluster(name).is_some_and(|cluster| cluster.id == id)
         };
         self.seats.retain(|name, seat| {
             let keep = is_there(name, seat.cluster);
             if !keep {
-                seat.outbox.close();
+                stop(&seat.outbox, evicted.get(&seat.cluster).into_iter().flatten());
+                let gone = Rejection::UnknownCluster(name.clone());
+                seat.outbox.push(ToAgent::Refused((&gone).into()), 256); // the last that is written
+                closed.push((name.clone(), seat.link));
             }
             keep
         });
         self.heard.retain(|name, _| mesh.cluster(name).is_some());
+        closed
     }
 
     fn sit(&mut self, ask: &LinkAsk, cluster: ClusterId) -> u64 {
@@ -111,7 +121,9 @@ impl Driver {
     /// Sends what a durable turn wants done.
     pub(super) fn dispatch(&mut self, turn: &mut Turn) {
         if turn.removed {
-            self.seats.prune(&self.mesh);
+            for (cluster, link) in self.seats.prune(&self.mesh, &turn.evicted) {
+                self.links.remove(&cluster, link);
+            }
         }
         let to_do = std::mem::take(&mut turn.to_do);
         let mesh = &self.mesh;
@@ -144,12 +156,7 @@ impl Driver {
             inline_max: mesh_api::INLINE_MAX,
         };
         ask.outbox.push(ToAgent::Welcome(welcome), 64);
-        let stale = self.mesh.stale(cluster, &ask.held);
-        if !stale.is_empty() {
-            let stops: Vec<_> = stale.into_iter().map(|held| stop_frame(held, GRACE_MS)).collect();
-            let bytes = stops.len() * size_of::<StopTask>();
-            ask.outbox.push(ToAgent::Stop(stops), bytes);
-        }
+        stop(&ask.outbox, &self.mesh.stale(cluster, &ask.held));
         let mesh = &self.mesh;
         let held: HashSet<_> = ask.held.iter().map(|held| (held.task, held.attempt)).collect();
         let effects = mesh.effects(cluster).into_iter().filter(|effect| match effect {
@@ -160,6 +167,15 @@ impl Driver {
         let desk = Desk { mesh, store, books, unreadable: &mut self.unreadable };
         desk.send(&mut self.seats, effects);
         drop(ask.reply.send(Ok(()))); // a link that broke meanwhile says so itself
+    }
+}
+
+/// Tells an agent to end attempts.
+fn stop<'a>(outbox: &Outbox<ToAgent>, held: impl IntoIterator<Item = &'a Held>) {
+    let stops: Vec<_> = held.into_iter().map(|held| stop_frame(*held, GRACE_MS)).collect();
+    if !stops.is_empty() {
+        let bytes = stops.len() * size_of::<StopTask>();
+        outbox.push(ToAgent::Stop(stops), bytes);
     }
 }
 
@@ -228,10 +244,12 @@ impl Desk<'_> {
                     },
                     Data::None | Data::Blob(..) => None,
                 };
+                self.add_code(draft, &spec); // first, because it may begin a new frame
                 if draft.leases.insert(lease) {
-                    draft.frame.leases.push(self.lease(lease, node.as_str(), draft));
+                    let lease = self.lease(lease, node.as_str(), &spec, draft);
+                    draft.bytes += lease.runtime_env.as_ref().map_or(0, String::len);
+                    draft.frame.leases.push(lease);
                 }
-                self.add_code(draft, &spec);
                 draft.bytes += inline.as_ref().map_or(0, Bytes::len) + TASK_BYTES;
                 draft.frame.tasks.push(StartTask {
                     task: task.0,
@@ -247,10 +265,16 @@ impl Desk<'_> {
         }
     }
 
-    /// The grant of a lease: for a call that of its actor.
-    fn lease(&self, id: LeaseId, node: &str, draft: &Draft<'_>) -> LeaseFrame {
-        let holder = self.mesh.lease(id).and_then(|lease| self.mesh.spec(lease.spec));
-        let shape = holder.map(|spec| &spec.shape);
+    /// The grant of a lease. All tasks that share it have the same shape, so that the one which is
+    /// sent says what it is; only a call goes by its actor.
+    fn lease(&self, id: LeaseId, node: &str, spec: &TaskSpec, draft: &Draft<'_>) -> LeaseFrame {
+        let shape = match spec.work {
+            Work::Function(_) | Work::Actor(_) | Work::Job => Some(&spec.shape),
+            Work::Call { .. } => {
+                let holder = self.mesh.lease(id).and_then(|lease| self.mesh.spec(lease.spec));
+                holder.map(|spec| &spec.shape)
+            }
+        };
         let own = shape.and_then(|shape| shape.runtime_env.as_deref()).map(str::to_owned);
         // A job's environment is in its arguments; the cluster's is what it falls back to.
         let is_job = shape.is_some_and(|shape| shape.kind == Kind::Job);
@@ -273,6 +297,9 @@ impl Desk<'_> {
         };
         match self.store.code(&digest) {
             Ok(Some(bytes)) => {
+                if draft.bytes + bytes.len() > FRAME_BYTES {
+                    draft.flush(); // together they could be more than a frame may hold
+                }
                 draft.bytes += bytes.len();
                 draft.frame.code.push(CodeFrame { digest: digest.to_string(), bytes });
             }

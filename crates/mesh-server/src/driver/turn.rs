@@ -1,14 +1,14 @@
 //! One turn of the driver: what was asked, what was decided, and who is told once it is durable.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use mesh_api::client_link::Accepted;
 use mesh_api::convert::{Accept, Payload, Reported};
 use mesh_api::problem::Problem;
-use mesh_core::command::Submission;
-use mesh_core::model::id::{ClusterName, TaskId};
-use mesh_core::model::task::Data;
+use mesh_core::command::{Held, Submission};
+use mesh_core::model::id::{ClusterId, ClusterName, TaskId};
+use mesh_core::model::task::{BlobId, Data};
 use mesh_core::model::time::Timestamp;
 use mesh_core::{Answer, Command, Event};
 use mesh_store::{Batch, Entry, Seq, Side, StoreError};
@@ -36,6 +36,8 @@ pub(super) struct Turn {
     pub(super) linked: Vec<LinkAsk>,
     /// Clusters whose agents reported in this turn.
     pub(super) reported: Vec<ClusterName>,
+    /// What still ran in clusters that were removed in this turn.
+    pub(super) evicted: HashMap<ClusterId, Vec<Held>>,
     /// Tasks with something to be done.
     pub(super) to_do: Vec<TaskId>,
     /// Tasks that started, and tasks that ended.
@@ -58,6 +60,8 @@ enum Pending {
     Commands(Reply<Vec<Result<Answer, Problem>>>, Vec<Result<Answer, Problem>>),
     Client { client: ClientId, id: u64, results: Vec<Accepted> },
     Code(Reply<()>),
+    HasCode(Reply<bool>, bool),
+    UsedBlobs(Reply<HashSet<BlobId>>, HashSet<BlobId>),
     Read(Reader),
     Data { task: TaskId, side: Side, reply: Reply<Option<Bytes>> },
     Replay { after: Seq, reply: Reply<Vec<Entry>> },
@@ -74,6 +78,7 @@ impl Turn {
             fresh: HashMap::new(),
             linked: Vec::new(),
             reported: Vec::new(),
+            evicted: HashMap::new(),
             to_do: Vec::new(),
             started: Vec::new(),
             ended: Vec::new(),
@@ -120,6 +125,9 @@ impl Pending {
             Self::Submit(reply, _) => drop(reply.send(Err(problem))),
             Self::Commands(reply, _) => drop(reply.send(Err(problem))),
             Self::Code(reply) => drop(reply.send(Err(problem))),
+            // What they were to be told includes what has not happened.
+            Self::HasCode(reply, _) => drop(reply.send(Err(problem))),
+            Self::UsedBlobs(reply, _) => drop(reply.send(Err(problem))),
             Self::Client { client, id, results } => {
                 let results = results.iter().map(|_| Accepted::Error(problem.clone())).collect();
                 return Some(Self::Client { client, id, results });
@@ -161,12 +169,12 @@ impl Driver {
     pub(super) fn take(&mut self, turn: &mut Turn, ask: Ask) {
         match ask {
             Ask::Submit { tasks, reply } => {
-                let results = tasks.into_iter().map(|task| self.accept(turn, task)).collect();
+                let accept = |task| self.accept(turn, task, &Ok(()));
+                let results = tasks.into_iter().map(accept).collect();
                 turn.pending.push(Pending::Submit(reply, results));
             }
             Ask::Commands { commands, reply } => {
-                let decide = |command: Command| self.decide(turn, &command, None);
-                let answers = commands.into_iter().map(decide).collect();
+                let answers = commands.iter().map(|command| self.obey(turn, command)).collect();
                 turn.pending.push(Pending::Commands(reply, answers));
             }
             Ask::Read(read) => turn.pending.push(Pending::Read(read)),
@@ -178,8 +186,10 @@ impl Driver {
                 Err(problem) => drop(reply.send(Err(problem))),
             },
             Ask::HasCode { digest, reply } => {
-                let known = self.books.has_code(&digest, self.store.as_ref());
-                drop(reply.send(known.map_err(|error| unreadable(&error))));
+                match self.books.has_code(&digest, self.store.as_ref()) {
+                    Ok(known) => turn.pending.push(Pending::HasCode(reply, known)),
+                    Err(error) => drop(reply.send(Err(unreadable(&error)))),
+                }
             }
             Ask::WaitEnded { task, reply } => {
                 turn.pending.push(Pending::WaitEnded { task, reply });
@@ -195,16 +205,41 @@ impl Driver {
             Ask::SaveSnapshot { seq, snapshot, reply } => {
                 drop(reply.send(self.save_snapshot(seq, &snapshot)));
             }
-            Ask::UsedBlobs { reply } => drop(reply.send(Ok(self.books.used_blobs()))),
+            Ask::UsedBlobs { reply } => {
+                turn.pending.push(Pending::UsedBlobs(reply, self.books.used_blobs()));
+            }
         }
+    }
+
+    /// Does what a command says, and remembers whom it takes the ground from under.
+    fn obey(&mut self, turn: &mut Turn, command: &Command) -> Result<Answer, Problem> {
+        let evicted = match command {
+            Command::RemoveCluster { name, .. } => self.mesh.cluster(name).map(|cluster| {
+                let here = |id| self.mesh.cluster_of(id) == Some(cluster.id);
+                let tasks = self.mesh.tasks_before(None).filter(|task| here(task.id));
+                let held = tasks.map(|task| Held { task: task.id, attempt: task.attempt });
+                (cluster.id, held.collect())
+            }),
+            _ => None,
+        };
+        let answer = self.decide(turn, command, None)?;
+        turn.evicted.extend(evicted);
+        Ok(answer)
     }
 
     fn accept(
         &mut self,
         turn: &mut Turn,
         task: Result<Accept, Problem>,
+        code: &Result<(), Problem>,
     ) -> Result<Submitted, Problem> {
         let Accept { key, body, name, spec, payload } = task?;
+        if let Err(problem) = self.trouble().map_or(code.as_ref(), Err) {
+            // Whoever asks again must not be told that what was accepted is not.
+            let known = self.mesh.task_by_key(&key).filter(|known| known.body == body);
+            let known = known.map(|known| Submitted { task: known.id, replayed: true });
+            return known.ok_or_else(|| problem.clone());
+        }
         if let Some(code) = spec.work.code() {
             let known = self.books.has_code(&code, self.store.as_ref());
             let known = known.map_err(|error| unreadable(&error))?;
@@ -247,8 +282,7 @@ impl Driver {
         let kept = self.put_code(turn, code);
         let mut results = Vec::with_capacity(tasks.len());
         for task in tasks {
-            let accepted = kept.clone().and_then(|()| self.accept(turn, task));
-            results.push(match accepted {
+            results.push(match self.accept(turn, task, &kept) {
                 Ok(Submitted { task, replayed }) => Accepted::Task { task: task.0, replayed },
                 Err(problem) => Accepted::Error(problem),
             });
@@ -273,8 +307,12 @@ impl Driver {
 
     /// Takes in what an agent says, unless another link took its place.
     fn hear(&mut self, turn: &mut Turn, link: LinkId, cluster: &ClusterName, said: AgentSaid) {
-        if !self.seats.holds(cluster, link) {
-            return;
+        // A link may break in the very turn in which it comes up.
+        let fresh = turn.linked.iter().position(|linked| linked.link == link);
+        match fresh.filter(|_| matches!(said, AgentSaid::Gone)) {
+            Some(at) => drop(turn.linked.remove(at)),
+            None if self.seats.holds(cluster, link) => {}
+            None => return,
         }
         let heard = match said {
             AgentSaid::Reports { seq, items } => self.take_reports(turn, cluster, seq, items),
@@ -311,7 +349,7 @@ impl Driver {
     /// Answers everybody, now that the turn is durable.
     pub(super) fn answer(&mut self, turn: Turn) {
         if self.is_blind() {
-            return; // nothing that could be said is known to be true
+            return self.answer_blindly(turn);
         }
         let Turn { now, pending, fresh, started, ended, .. } = turn;
         // What a client submitted is watched before it is told of what happened in this turn.
@@ -330,12 +368,25 @@ impl Driver {
         }
     }
 
+    /// Nothing that could be read is known to be true. Links are told why; whoever else waits is told
+    /// that he waits in vain by the end of his question.
+    fn answer_blindly(&mut self, turn: Turn) {
+        let Health::Failed(problem, _) = &self.health else { return };
+        for pending in turn.pending {
+            if let Some(Pending::Client { client, id, results }) = pending.refused(problem) {
+                self.watchers.accepted(&self.mesh, client, id, results);
+            }
+        }
+    }
+
     fn answer_one(&mut self, pending: Pending, now: Timestamp) {
         // Whoever hung up has lost his answer, not what he asked for.
         match pending {
             Pending::Submit(reply, results) => drop(reply.send(Ok(results))),
             Pending::Commands(reply, answers) => drop(reply.send(Ok(answers))),
             Pending::Code(reply) => drop(reply.send(Ok(()))),
+            Pending::HasCode(reply, known) => drop(reply.send(Ok(known))),
+            Pending::UsedBlobs(reply, used) => drop(reply.send(Ok(used))),
             Pending::Read(read) => read(&self.mesh, now),
             Pending::Data { task, side, reply } => {
                 let bytes = self.store.data(task, side).map_err(|error| unreadable(&error));

@@ -6,6 +6,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt as _, stream};
+use mesh_api::CODE_MAX;
 use mesh_api::convert;
 use mesh_api::http_client::OUTCOME_HEADER;
 use mesh_api::problem::Problem;
@@ -19,6 +20,7 @@ use super::App;
 use super::failure::{Answer, Name, whole};
 use super::tasks::Wanted;
 use super::view;
+use crate::clients::code_too_large;
 
 /// Bytes that are read from a blob at a time: all that one download keeps in memory.
 const PIECE: usize = 256 << 10;
@@ -137,6 +139,9 @@ pub(crate) async fn put_code(
 ) -> Answer<StatusCode> {
     let said = convert::digest(&digest)?;
     let code = whole(request, &()).await?;
+    if code.len() > CODE_MAX {
+        return Err(code_too_large(code.len()).into());
+    }
     let found = convert::digest_of(&code);
     if found != said {
         let message = format!("the digest of the {} bytes is {found}, not {said}", code.len());

@@ -274,6 +274,9 @@ async fn bad_inputs_are_refused_with_the_exact_reason() {
     let digest = blake3::hash(b"one").to_hex();
     let found = refusal(&fixture, "PUT", &format!("/v1/code/{digest}"), "two").await;
     assert!(found.starts_with("422 INVALID: the digest of the 3 bytes is "), "{found}");
+    let large = "x".repeat(mesh_api::CODE_MAX + 1);
+    let found = refusal(&fixture, "PUT", &format!("/v1/code/{digest}"), &large).await;
+    assert!(found.starts_with("413 TOO_LARGE: the code has 8388609 bytes, 8388608 are"), "{found}");
     fixture.stop().await;
 }
 

@@ -63,6 +63,10 @@ async fn a_failed_disk_takes_nothing_more_until_a_restart() {
     let command = mesh_core::Command::DrainCluster(name, true);
     assert_eq!(handle.command(command).await.unwrap_err().code, "STORE_FAILED");
     assert_eq!(count(&handle).await, 1);
+    let again = vec![task(&function(), "before", "x"), task(&function(), "lost", "x")];
+    let again = handle.submit(again).await.unwrap();
+    assert!(again[0].as_ref().unwrap().replayed, "what was accepted is not denied");
+    assert_eq!(again[1].as_ref().unwrap_err().code, "STORE_FAILED");
     handle.clone().shutdown().await;
     thread.join().unwrap();
     assert_eq!(handle.read(|_, _| ()).await.unwrap_err().code, "UNAVAILABLE");
@@ -94,6 +98,21 @@ async fn followers_of_the_journal_see_every_event_once_and_in_order() {
         }
     }
     assert_eq!(handle.events(last + 1).await.map(|_| ()).unwrap_err().code, "INVALID");
+    handle.shutdown().await;
+    thread.join().unwrap();
+}
+
+#[tokio::test]
+async fn code_that_was_never_written_is_never_said_to_be_here() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), MemoryDisk::new());
+    let (handle, thread) = driver(dir.path(), &disk);
+    disk.fail_next(Fault::Failed);
+    let digest = mesh_api::convert::digest_of(crate::support::CODE);
+    let code = vec![(digest, crate::support::CODE.into())];
+    // Most likely both are in the same turn; then the second hears of its failure too.
+    let (put, has) = tokio::join!(handle.put_code(code), handle.has_code(digest));
+    assert_eq!(put.unwrap_err().code, "STORE_FAILED");
+    assert!(!has.unwrap_or(false));
     handle.shutdown().await;
     thread.join().unwrap();
 }

@@ -1,6 +1,6 @@
 //! Links that break, that are taken over, and that are refused.
 
-use mesh_api::agent::{FromAgent, ReportFrame, ReportItem};
+use mesh_api::agent::{FromAgent, ReportFrame, ReportItem, ToAgent};
 use mesh_core::model::cluster::ClusterSpec;
 use mesh_core::model::task::Outcome;
 use mesh_core::model::time::Span;
@@ -8,7 +8,8 @@ use mesh_store::Side;
 
 use crate::agent::{Agent, finished, held, hello};
 use crate::support::{
-    add_cluster, add_cluster_as, end_of, put_code, serve, submit_function, until,
+    add_cluster, add_cluster_as, end_of, put_code, serve, spec, submit, submit_function, task,
+    until,
 };
 
 #[tokio::test]
@@ -140,7 +141,7 @@ async fn refusals_say_what_to_do() {
 
 #[tokio::test]
 async fn a_question_reaches_the_agent_and_its_answer_comes_back() {
-    use mesh_api::agent::{AskAnswer, Question, ToAgent};
+    use mesh_api::agent::{AskAnswer, Question};
     let dir = tempfile::tempdir().unwrap();
     let server = serve(dir.path()).await;
     let handle = server.handle().clone();
@@ -163,7 +164,7 @@ async fn a_question_reaches_the_agent_and_its_answer_comes_back() {
 }
 
 #[tokio::test]
-async fn the_link_of_a_removed_cluster_is_closed_and_its_work_goes_elsewhere() {
+async fn the_agent_of_a_removed_cluster_is_told_to_stop_and_its_work_goes_elsewhere() {
     let dir = tempfile::tempdir().unwrap();
     let server = serve(dir.path()).await;
     let handle = server.handle().clone();
@@ -177,7 +178,12 @@ async fn the_link_of_a_removed_cluster_is_closed_and_its_work_goes_elsewhere() {
     let busy = handle.command(remove(false)).await.unwrap_err();
     assert_eq!(busy.message, "cluster a still has 1 tasks");
     handle.command(remove(true)).await.unwrap();
+    let stop = agent.stop().await;
+    assert_eq!((stop.task, stop.attempt), (first.task, first.attempt));
+    let Some(ToAgent::Refused(problem)) = agent.hear().await else { panic!("a reason") };
+    assert_eq!(problem.code, "UNKNOWN_CLUSTER");
     assert_eq!(agent.hear().await, None, "the link is closed");
+    assert!(!handle.has_agent(&name));
     add_cluster(&handle, "b").await;
     let mut other = Agent::link(&server, "b").await;
     let second = other.start().await;
@@ -212,5 +218,30 @@ async fn an_agent_that_listens_is_dialled_with_its_token_and_dialled_again() {
     let id = submit_function(&handle, "k", "x").await;
     agent.echo(1).await;
     assert_eq!(end_of(&handle, id).await.outcome, Outcome::Succeeded);
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn large_code_never_shares_a_frame_that_it_would_burst() {
+    use mesh_api::v1::WorkBody;
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(dir.path()).await;
+    let handle = server.handle().clone();
+    add_cluster(&handle, "a").await;
+    for n in 0..3_u8 {
+        let code = vec![n; mesh_api::CODE_MAX];
+        let digest = mesh_api::convert::digest_of(&code);
+        handle.put_code(vec![(digest, code.into())]).await.unwrap();
+        let spec = spec(WorkBody::Function { code: digest.to_string() });
+        submit(&handle, task(&spec, &format!("k{n}"), "x")).await;
+    }
+    // A frame of more than FRAME_MAX bytes would end this link, and every one after it.
+    let mut agent = Agent::link_as(&server, hello("a", 4.0)).await.unwrap();
+    for _ in 0..3 {
+        let mesh_api::agent::WorkFrame::Function { code } = agent.start().await.work else {
+            panic!("a function")
+        };
+        assert_eq!(agent.code(&code).map(bytes::Bytes::len), Some(mesh_api::CODE_MAX));
+    }
     server.shutdown().await;
 }
