@@ -270,7 +270,7 @@ impl Desk {
         for submission in frame.items {
             match results.next() {
                 Some(Accepted::Task { task, .. }) => self.settle(&submission, task),
-                Some(Accepted::Error(problem)) if problem.code == "OVERLOADED" => {
+                Some(Accepted::Error(problem)) if is_open(&submission, &problem) => {
                     let wait = problem.retry_after_ms.map(Duration::from_millis);
                     pause = pause.max(Some(wait.unwrap_or(RETRY_DEFAULT)));
                     again.push(submission);
@@ -418,6 +418,16 @@ impl Desk {
     fn new_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
+    }
+}
+
+/// Whether an answer leaves open what becomes of a submission. While the store is in trouble, one
+/// that was on a link that broke may have been accepted, and only the store knows.
+fn is_open(submission: &Submission, problem: &Problem) -> bool {
+    match problem.code.as_str() {
+        "OVERLOADED" => true,
+        "STORE_FULL" | "STORE_FAILED" => submission.in_doubt,
+        _ => false,
     }
 }
 
