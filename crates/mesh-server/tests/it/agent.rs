@@ -123,6 +123,9 @@ impl Agent {
                     let known = frame.leases.iter().any(|lease| lease.lease == task.lease);
                     assert!(known, "{task:?} has no lease in its frame");
                 }
+                for lease in &frame.leases {
+                    assert!(lease.resources.contains_key("CPU"), "{lease:?} lacks its resources");
+                }
                 self.starts.extend(frame.tasks);
             }
             ToAgent::Stop(stops) => self.stops.extend(stops),

@@ -4,9 +4,9 @@ use mesh_core::Command;
 use mesh_core::model::task::{Cause, Data, Outcome};
 use mesh_store::Side;
 
-use crate::agent::{Agent, finished, raised};
+use crate::agent::{Agent, finished, hello, raised};
 use crate::support::{
-    CODE, add_cluster, end_of, function, put_code, serve, submit, submit_function, task,
+    CODE, add_cluster, end_of, function, put_code, serve, serve_with, submit, submit_function, task,
 };
 
 #[tokio::test]
@@ -131,5 +131,28 @@ async fn a_thousand_submitters_at_once_are_each_answered_with_their_own_task() {
         ids.insert(id);
     }
     assert_eq!(ids.len(), SUBMITTERS);
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_lease_keeps_its_resources_when_its_first_task_is_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve_with(dir.path(), |config| config.ended_max = 1).await;
+    let handle = server.handle().clone();
+    add_cluster(&handle, "a").await;
+    put_code(&handle).await;
+    let mut agent = Agent::link_as(&server, hello("a", 1.0)).await.unwrap();
+    let titled = |title: &str| mesh_api::v1::SpecBody { title: Some(title.into()), ..function() };
+    let (first, rest) = (titled("first"), titled("rest"));
+    // The agent of this test looks at the resources of every lease that it is sent.
+    submit(&handle, task(&first, "first", "x")).await;
+    agent.echo(1).await;
+    submit(&handle, task(&first, "second", "x")).await;
+    let mut last = mesh_core::model::id::TaskId(0);
+    for n in 0..40 {
+        last = submit(&handle, task(&rest, &format!("k{n}"), "x")).await.task;
+    }
+    agent.echo(41).await;
+    end_of(&handle, last).await;
     server.shutdown().await;
 }
