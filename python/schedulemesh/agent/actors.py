@@ -17,6 +17,7 @@ from schedulemesh.agent import ray_actors
 from schedulemesh.agent.lane import Batch, Lane, Pace, each
 from schedulemesh.agent.settings import NAMESPACE
 from schedulemesh.agent.work import Lease, Work
+from schedulemesh.agent.worker.parcel import unwrap, wrap
 
 if TYPE_CHECKING:
     from schedulemesh.agent.results import Results
@@ -270,7 +271,8 @@ class Actors:
         code = self._runners.code[work.code]
         what = {"code": code, "lease": asdict(hosted.lease)}
         item = (*work.key, what, work.payload)
-        (result,) = await lane.actor.run.remote(0, self.inline_max(), None, [item])
+        parcel = wrap((0, self.inline_max(), None, [item]))
+        (result,) = unwrap(await lane.actor.run.remote(parcel))
         _task, _attempt, kind, run_us, packed, error, output = result
         if output:
             self.ledger.outputs.keep(work.key, output)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ray.exceptions import RayError, RayTaskError
 
 from schedulemesh.agent.work import data_frame
+from schedulemesh.agent.worker.parcel import unwrap, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -161,7 +162,7 @@ class Lane:
         self.batches.append(batch)
         along = self.crew.along(self, items)
         body = [(*work.key, work.code, work.payload) for work in items]
-        ref = self.actor.run.remote(batch.number, self.crew.inline_max(), along, body)
+        ref = self.actor.run.remote(wrap((batch.number, self.crew.inline_max(), along, body)))
         self.spawn(self._await(batch, ref))
 
     def resume(self, left: dict[Key, Work], ref: Any) -> None:
@@ -181,7 +182,7 @@ class Lane:
 
     async def _await(self, batch: Batch, ref: Any) -> None:
         try:
-            results = await ref
+            results = unwrap(await ref)
         except RayTaskError as error:
             # Not the user's exception, those are results: the worker itself stumbled.
             for work in list(batch.left.values()):

@@ -23,6 +23,7 @@ from schedulemesh.agent.worker.blackbox import BlackBox, read_boxes, read_record
 from schedulemesh.agent.worker.codec import pack, pack_exception, unpack
 from schedulemesh.agent.worker.lane import bounded, user_traceback
 from schedulemesh.agent.worker.output import Tail
+from schedulemesh.agent.worker.parcel import unwrap, wrap
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -178,6 +179,15 @@ def test_code_is_bounded_but_what_is_needed_stays() -> None:
     assert code.dropped("b")
     code.linked()
     assert not code.dropped("b")
+
+
+def test_parcels_are_bytes_unless_only_ray_can_carry_them() -> None:
+    batch = (1, 2, {"digest": b"code"}, [(7, 1, "digest", b"x"), (8, 1, "digest", None)])
+    assert isinstance(wrap(batch), bytes)
+    assert unwrap(wrap(batch)) == batch
+    with_reference = (1, 2, {}, [(7, 1, "digest", [object()])])
+    assert wrap(with_reference) is with_reference
+    assert unwrap(with_reference) is with_reference
 
 
 def test_tail_keeps_the_end() -> None:

@@ -33,12 +33,12 @@ class ActorHost(Lane):
         self._accepted: dict[Key, None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def run(self, batch: int, inline_max: int, extra: Any, items: list[Item]) -> list[Result]:
+    def run_batch(self, batch: int, inline_max: int, extra: Any, items: list[Item]) -> list[Result]:
         """Run calls; the first item ever is the construction, with a map in place of a method."""
         with self._lock:
             calls = {(item[0], item[1]): None for item in items if isinstance(item[2], str)}
             self._accepted.update(calls)
-        return super().run(batch, inline_max, extra, items)
+        return super().run_batch(batch, inline_max, extra, items)
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def held(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ import ray
 from schedulemesh.agent.worker.blackbox import BlackBox, remove_boxes
 from schedulemesh.agent.worker.codec import load_cloudpickle, pack, pack_exception
 from schedulemesh.agent.worker.output import Outputs, Tail
+from schedulemesh.agent.worker.parcel import unwrap, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +80,11 @@ class Lane:
             "boxes": self._box.paths,
         }
 
-    def run(self, batch: int, inline_max: int, extra: Any, items: list[Item]) -> list[Result]:
+    def run(self, parcel: Any) -> Any:
+        """Run a batch and return its results, both as parcels."""
+        return wrap(self.run_batch(*unwrap(parcel)))
+
+    def run_batch(self, batch: int, inline_max: int, extra: Any, items: list[Item]) -> list[Result]:
         """Run a batch and return the results that `progress` has not handed out before."""
         # Also from a batch that is refused: it is not sent again.
         self.prepare(extra)
