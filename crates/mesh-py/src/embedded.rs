@@ -35,7 +35,7 @@ impl EmbeddedServer {
     #[staticmethod]
     fn start(py: Python<'_>, state_dir: &str) -> PyResult<Self> {
         let config =
-            Config::embedded(Path::new(state_dir)).map_err(|problem| exception(py, problem))?;
+            Config::embedded_in_process(Path::new(state_dir)).map_err(|problem| exception(py, problem))?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("schedulemesh-server")

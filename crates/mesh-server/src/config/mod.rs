@@ -136,6 +136,17 @@ impl Config {
         Self::resolve(&Sources { flags, ..Sources::default() })
     }
 
+    /// The same, as far as the environment of this process and the file in the directory do not say
+    /// otherwise: for a server in a user's own program, which clusters elsewhere may have to reach.
+    pub fn embedded_in_process(state_dir: &Path) -> Result<Self, Problem> {
+        let dir = state_dir.to_string_lossy().into_owned();
+        let mut sources = Sources::of_process(vec![("state-dir".to_owned(), dir)], None);
+        if sources.variable("SCHEDULEMESH_LISTEN").is_none() {
+            sources.flags.push(("listen".to_owned(), "127.0.0.1:0".to_owned()));
+        }
+        Self::resolve(&sources)
+    }
+
     /// Every setting with its value and origin, in the order of the table.
     pub fn view(&self) -> ConfigView {
         ConfigView { settings: self.settings.clone() }
