@@ -222,7 +222,7 @@ async fn an_agent_that_listens_is_dialled_with_its_token_and_dialled_again() {
 }
 
 #[tokio::test]
-async fn large_code_never_shares_a_frame_that_it_would_burst() {
+async fn the_largest_code_that_is_taken_reaches_its_agent() {
     use mesh_api::v1::WorkBody;
     let dir = tempfile::tempdir().unwrap();
     let server = serve(dir.path()).await;
