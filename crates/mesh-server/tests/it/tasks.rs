@@ -144,15 +144,20 @@ async fn a_lease_keeps_its_resources_when_its_first_task_is_forgotten() {
     let mut agent = Agent::link_as(&server, hello("a", 1.0)).await.unwrap();
     let titled = |title: &str| mesh_api::v1::SpecBody { title: Some(title.into()), ..function() };
     let (first, rest) = (titled("first"), titled("rest"));
-    // The agent of this test looks at the resources of every lease that it is sent.
-    submit(&handle, task(&first, "first", "x")).await;
+    let warm = submit(&handle, task(&first, "warm", "x")).await.task;
     agent.echo(1).await;
-    submit(&handle, task(&first, "second", "x")).await;
-    let mut last = mesh_core::model::id::TaskId(0);
-    for n in 0..40 {
-        last = submit(&handle, task(&rest, &format!("k{n}"), "x")).await.task;
+    end_of(&handle, warm).await; // from now on it is known how long such tasks run
+    submit(&handle, task(&first, "first", "x")).await;
+    let mut busy = agent.start().await;
+    let lease = busy.lease;
+    for n in 0..5 {
+        // Handed out behind the one that is busy, so that the lease goes on when that one ends. The
+        // agent of this test looks at the resources of every lease that it is sent.
+        submit(&handle, task(&rest, &format!("k{n}"), "x")).await;
+        let next = agent.start().await;
+        assert_eq!(next.lease, lease, "they share a lease");
+        agent.report_durably(&busy, finished("x")).await;
+        busy = next;
     }
-    agent.echo(41).await;
-    end_of(&handle, last).await;
     server.shutdown().await;
 }
