@@ -34,8 +34,8 @@ impl EmbeddedServer {
     /// Starts a control plane on a free port of the loopback address.
     #[staticmethod]
     fn start(py: Python<'_>, state_dir: &str) -> PyResult<Self> {
-        let config =
-            Config::embedded_in_process(Path::new(state_dir)).map_err(|problem| exception(py, problem))?;
+        let config = Config::embedded_in_process(Path::new(state_dir))
+            .map_err(|problem| exception(py, problem))?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("schedulemesh-server")
