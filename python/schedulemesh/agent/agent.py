@@ -9,6 +9,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.exceptions import RayError
 
 from schedulemesh.agent import ray_actors, wire
 from schedulemesh.agent.actors import Actors
@@ -262,7 +263,7 @@ class Agent:
                     piece.clear()
             if piece:
                 refs.append(await asyncio.to_thread(ray.put, bytes(piece)))
-        except BlobRefused as error:
+        except (BlobRefused, RayError) as error:
             message = f"its arguments of {blob['size']} bytes did not arrive: {error}"
             self._ledger.not_started(work, message)
         else:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import ray._private.worker
+from ray.exceptions import RayError
 from ray.experimental import internal_kv
 
 from schedulemesh.agent.work import Work
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("schedulemesh.agent")
 
+# What a description that is none, or arguments that Ray has lost, come to.
+_NO_JOB = (ValueError, KeyError, TypeError, AttributeError, RayError)
 POLL_S = 0.5
 TIMEOUT_S = 30.0
 # How long ago a job may have ended for its end to be reported by an agent that did not see it.
@@ -191,7 +194,7 @@ class Jobs:
         try:
             body = await self._body(job)
             await self._submit(job, body)
-        except (JobsUnavailable, JobRefused, ValueError, KeyError, TypeError) as error:
+        except (*_NO_JOB, JobsUnavailable, JobRefused) as error:
             self._jobs.pop(work.key, None)
             self._ledger.not_started(work, f"the job was not started: {error}")
             return
