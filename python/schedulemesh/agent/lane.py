@@ -177,8 +177,13 @@ class Lane:
         """Run something beside, owned by this lane."""
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._over)
         return task
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("something failed that should not", exc_info=error)
 
     async def _await(self, batch: Batch, ref: Any) -> None:
         try:
