@@ -67,10 +67,11 @@ impl Terminal {
             word => word,
         });
         let words: Vec<&str> = words.collect();
-        // A time is padded to the width of its column, which its length must not change.
+        // A time is padded to the width of its column, and so is the heading of the next one, which
+        // its length must not change.
         let mut kept: Vec<&str> = Vec::new();
         for word in words {
-            if word == "TIME" {
+            if matches!(word, "TIME" | "RAN" | "AGE") {
                 while kept.last() == Some(&"") {
                     kept.pop();
                 }
