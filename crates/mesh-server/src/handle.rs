@@ -72,7 +72,7 @@ pub(crate) struct Shared {
 }
 
 /// What the driver answers to something that may be refused as a whole.
-pub(crate) type Reply<T> = oneshot::Sender<Result<T, Problem>>;
+pub type Reply<T> = oneshot::Sender<Result<T, Problem>>;
 
 impl Handle {
     /// Accepts tasks: one answer each, in order, after all that was accepted is durable.

@@ -8,14 +8,14 @@ use tokio::sync::mpsc;
 
 /// The driver's end.
 #[derive(Debug)]
-pub(crate) struct Outbox<T> {
+pub struct Outbox<T> {
     frames: mpsc::UnboundedSender<(T, usize)>,
     state: Arc<State>,
 }
 
 /// The link's end.
 #[derive(Debug)]
-pub(crate) struct Inbox<T> {
+pub struct Inbox<T> {
     frames: mpsc::UnboundedReceiver<(T, usize)>,
     state: Arc<State>,
 }
@@ -35,7 +35,7 @@ impl<T> Clone for Outbox<T> {
 }
 
 /// A queue that holds about `max` bytes.
-pub(crate) fn outbox<T>(max: usize) -> (Outbox<T>, Inbox<T>) {
+pub fn outbox<T>(max: usize) -> (Outbox<T>, Inbox<T>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let state = Arc::new(State {
         queued: AtomicUsize::new(0),
@@ -48,7 +48,7 @@ pub(crate) fn outbox<T>(max: usize) -> (Outbox<T>, Inbox<T>) {
 
 impl<T> Outbox<T> {
     /// Queues a frame of about `bytes`; closes the link instead when that is too much.
-    pub(crate) fn push(&self, frame: T, bytes: usize) {
+    pub fn push(&self, frame: T, bytes: usize) {
         let queued = self.state.queued.fetch_add(bytes, Ordering::Relaxed);
         if queued > self.state.max || self.frames.send((frame, bytes)).is_err() {
             self.close();
@@ -56,12 +56,12 @@ impl<T> Outbox<T> {
     }
 
     /// Bytes that are queued.
-    pub(crate) fn queued(&self) -> usize {
+    pub fn queued(&self) -> usize {
         self.state.queued.load(Ordering::Relaxed)
     }
 
     /// Ends the link.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         self.state.closed.store(true, Ordering::Release);
         self.state.wake.notify_one();
     }
@@ -70,7 +70,7 @@ impl<T> Outbox<T> {
 impl<T> Inbox<T> {
     /// The next frame; nothing when the link is to be closed. Cancelling loses nothing.
     pub(crate) async fn next(&mut self) -> Option<T> {
-        if self.state.closed.load(Ordering::Acquire) {
+        if self.is_closed() {
             return None;
         }
         tokio::select! {
@@ -82,6 +82,23 @@ impl<T> Inbox<T> {
                 Some(frame)
             }
         }
+    }
+}
+
+impl<T> Inbox<T> {
+    /// A frame that is there already; nothing when there is none, or the link is to be closed.
+    pub fn take(&mut self) -> Option<T> {
+        if self.is_closed() {
+            return None;
+        }
+        let (frame, bytes) = self.frames.try_recv().ok()?;
+        self.state.queued.fetch_sub(bytes, Ordering::Relaxed);
+        Some(frame)
+    }
+
+    /// Whether the link is to be closed.
+    pub fn is_closed(&self) -> bool {
+        self.state.closed.load(Ordering::Acquire)
     }
 }
 

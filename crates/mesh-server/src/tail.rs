@@ -17,7 +17,7 @@ const EVENTS_MAX: usize = 20_000;
 
 /// The newest entries of the journal.
 #[derive(Debug)]
-pub(crate) struct Tail {
+pub struct Tail {
     kept: Mutex<Kept>,
     last: watch::Sender<Seq>,
     folded: AtomicU64,
@@ -52,7 +52,7 @@ impl Tail {
     }
 
     /// The number of the last durable event.
-    pub(crate) fn last(&self) -> Seq {
+    pub fn last(&self) -> Seq {
         *self.last.borrow()
     }
 
@@ -88,20 +88,77 @@ impl Tail {
     }
 }
 
+/// How far somebody has followed the journal, and what was read for him from the store.
+#[derive(Debug)]
+pub struct Cursor {
+    after: Seq,
+    old: VecDeque<Entry>,
+}
+
+/// What a cursor comes to next.
+#[derive(Debug)]
+pub enum Next {
+    /// Events that were committed together.
+    Entry(Arc<Entry>),
+    /// What comes next is no longer in memory: [`Cursor::after`] is to be read from the store.
+    Old,
+    /// Nothing yet.
+    End,
+}
+
+impl Cursor {
+    /// A cursor at the event `after`.
+    pub fn new(after: Seq) -> Self {
+        Self { after, old: VecDeque::new() }
+    }
+
+    /// The last event that it passed.
+    pub fn after(&self) -> Seq {
+        self.after
+    }
+
+    /// Takes in what was read from the store after [`Cursor::after`].
+    pub fn feed(&mut self, entries: Vec<Entry>) {
+        self.old.extend(entries);
+    }
+
+    /// Goes on to the next entry, when there is one.
+    pub fn advance(&mut self, tail: &Tail) -> Next {
+        if let Some(entry) = self.old.pop_front() {
+            return Next::Entry(self.pass(Arc::new(entry)));
+        }
+        if self.after >= tail.last() {
+            return Next::End;
+        }
+        tail.entry_after(self.after).map_or(Next::Old, |entry| Next::Entry(self.pass(entry)))
+    }
+
+    /// What of an entry is new.
+    fn pass(&mut self, entry: Arc<Entry>) -> Arc<Entry> {
+        let seen = usize::try_from((self.after + 1).saturating_sub(entry.first)).unwrap_or(0);
+        let first = entry.first.max(self.after + 1);
+        self.after = entry.last();
+        if seen == 0 {
+            return entry;
+        }
+        let events = entry.events.iter().skip(seen).cloned().collect();
+        Arc::new(Entry { first, at: entry.at, events })
+    }
+}
+
 /// The events after a number, for as long as one likes.
 #[derive(Debug)]
 pub struct EventStream {
     handle: Handle,
     last: watch::Receiver<Seq>,
-    after: Seq,
-    old: VecDeque<Entry>,
+    cursor: Cursor,
 }
 
 impl EventStream {
     /// Follows the journal from the event after `after`.
     pub(crate) async fn open(handle: Handle, after: Seq) -> Result<Self, Problem> {
         let last = handle.shared.tail.last.subscribe();
-        let mut stream = Self { handle, last, after, old: VecDeque::new() };
+        let mut stream = Self { handle, last, cursor: Cursor::new(after) };
         let tail = &stream.handle.shared.tail;
         if after != tail.last() && tail.entry_after(after).is_none() {
             stream.load().await?; // so that a cursor that can't be followed is refused at once
@@ -112,37 +169,19 @@ impl EventStream {
     /// The next events, as they were committed together; waits for them. Cancelling loses nothing.
     pub async fn next(&mut self) -> Result<Arc<Entry>, Problem> {
         loop {
-            if let Some(entry) = self.old.pop_front() {
-                return Ok(self.advance(Arc::new(entry)));
-            }
-            let last = *self.last.borrow_and_update();
-            if self.after < last {
-                match self.handle.shared.tail.entry_after(self.after) {
-                    Some(entry) => return Ok(self.advance(entry)),
-                    None => self.load().await?,
-                }
-            } else {
-                self.last.changed().await.map_err(|_closed| stopped())?;
+            self.last.mark_unchanged();
+            match self.cursor.advance(&self.handle.shared.tail) {
+                Next::Entry(entry) => return Ok(entry),
+                Next::Old => self.load().await?,
+                Next::End => self.last.changed().await.map_err(|_closed| stopped())?,
             }
         }
-    }
-
-    /// Passes on what of an entry is new.
-    fn advance(&mut self, entry: Arc<Entry>) -> Arc<Entry> {
-        let seen = usize::try_from((self.after + 1).saturating_sub(entry.first)).unwrap_or(0);
-        let first = entry.first.max(self.after + 1);
-        self.after = entry.last();
-        if seen == 0 {
-            return entry;
-        }
-        let events = entry.events.iter().skip(seen).cloned().collect();
-        Arc::new(Entry { first, at: entry.at, events })
     }
 
     async fn load(&mut self) -> Result<(), Problem> {
-        let after = self.after;
+        let after = self.cursor.after();
         let entries = self.handle.ask(0, |reply| Ask::Replay { after, reply }).await?;
-        self.old.extend(entries);
+        self.cursor.feed(entries);
         Ok(())
     }
 }

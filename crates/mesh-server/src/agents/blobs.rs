@@ -10,7 +10,7 @@ use mesh_api::agent::{
 use mesh_api::convert::{blob_id, blob_text};
 use mesh_api::problem::Problem;
 
-use super::session::bad_frame;
+use super::protocol::bad_frame;
 use crate::blobs::{BlobWriter, Blobs};
 use crate::outbox::Outbox;
 

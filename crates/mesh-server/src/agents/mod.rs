@@ -3,6 +3,7 @@
 
 mod blobs;
 mod dial;
+pub mod protocol;
 mod session;
 
 use std::collections::{BTreeMap, HashMap};
@@ -23,7 +24,7 @@ pub(crate) use dial::dial_listening_agents;
 pub use session::serve;
 
 /// Most bytes of frames that wait for one agent.
-pub(crate) const FRAME_BYTES_MAX: usize = 512 << 20;
+pub const FRAME_BYTES_MAX: usize = 512 << 20;
 /// Most questions to one agent that wait for their answer.
 const QUESTIONS_MAX: usize = 256;
 

@@ -5,16 +5,14 @@ use std::time::Duration;
 use axum::extract::ws::WebSocket;
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt as _, Stream, StreamExt as _};
-use mesh_api::LINK_PROTOCOL;
-use mesh_api::agent::{FromAgent, Heartbeat, Hello, ToAgent};
-use mesh_api::convert::{agent_facts, held, nodes, reported};
+use mesh_api::agent::{Heartbeat, ToAgent};
 use mesh_api::problem::Problem;
 use mesh_core::model::id::ClusterName;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::blobs::BlobDesk;
+use super::protocol::{self, Greeting, Heard, bad_frame};
 use super::{FRAME_BYTES_MAX, next_id};
-use crate::clients::upgrade;
 use crate::driver::ask::{AgentSaid, Ask, LinkAsk, LinkId};
 use crate::handle::{Handle, claim_results};
 use crate::outbox::{Inbox, Outbox, outbox};
@@ -79,7 +77,7 @@ pub(super) async fn run(
     let mut reader =
         Reader { handle: handle.clone(), cluster: cluster.clone(), link, to_agent, desk };
     let why = tokio::select! {
-        why = reader.run(&mut stream, heartbeat * 4) => why,
+        why = reader.run(&mut stream, heartbeat * protocol::SILENCE_BEATS) => why,
         _ = &mut writer => "it could not be written to, or was replaced",
     };
     tracing::info!(%cluster, link, why, "agent unlinked");
@@ -125,23 +123,7 @@ async fn greet(
     let Ok(Some(Wire::Frame(bytes))) = timeout(HELLO_WITHIN, stream.next()).await else {
         return Err(bad_frame("the first frame must be a hello, within ten seconds"));
     };
-    let FromAgent::Hello(hello) = decode(&bytes)? else {
-        return Err(bad_frame("the first frame must be a hello"));
-    };
-    if hello.protocol != LINK_PROTOCOL {
-        return Err(upgrade("agent", &hello.version, hello.protocol));
-    }
-    let cluster = named(&hello)?;
-    if let Some(claim) = claim.filter(|claim| *claim != cluster) {
-        return Err(Problem::new(
-            "FORBIDDEN",
-            format!("the token is for cluster {claim}, the agent serves cluster {cluster}"),
-            format!("make a token with `schedulemesh cluster token {cluster}`"),
-        ));
-    }
-    let facts = agent_facts(&hello)?;
-    let held = held(&hello.held);
-    let nodes = nodes(hello.nodes)?;
+    let Greeting { cluster, facts, held, nodes } = protocol::greeting(&bytes, claim.as_ref())?;
     let (to_agent, outbox) = (outbox.clone(), outbox.clone());
     let goodbye = Goodbye { handle: handle.clone(), cluster: cluster.clone(), link, to_agent };
     handle
@@ -150,20 +132,6 @@ async fn greet(
         })
         .await?;
     Ok(goodbye)
-}
-
-fn named(hello: &Hello) -> Result<ClusterName, Problem> {
-    hello.cluster.parse().map_err(|error| {
-        bad_frame(&format!("{:?} is not the name of a cluster: it {error}", hello.cluster))
-    })
-}
-
-pub(super) fn bad_frame(what: &str) -> Problem {
-    Problem::new("INVALID", what, "use the agent of this server's version")
-}
-
-fn decode(bytes: &[u8]) -> Result<FromAgent, Problem> {
-    mesh_api::decode(bytes).map_err(|error| bad_frame(&format!("a frame can't be read: {error}")))
 }
 
 struct Reader {
@@ -188,8 +156,8 @@ impl Reader {
                 Ok(Some(Wire::Closed) | None) => return "it closed the link",
                 Err(_elapsed) => return "it fell silent",
             };
-            let heard = match decode(&bytes) {
-                Ok(frame) => self.hear(frame, bytes.len()).await,
+            let heard = match protocol::hear(&bytes) {
+                Ok(heard) => self.pass_on(heard, bytes.len()).await,
                 Err(problem) => Err(problem),
             };
             if let Err(problem) = heard {
@@ -201,26 +169,24 @@ impl Reader {
         }
     }
 
-    async fn hear(&mut self, frame: FromAgent, bytes: usize) -> Result<(), Problem> {
-        match frame {
-            FromAgent::Hello(_) => Err(bad_frame("a second hello")),
-            FromAgent::Heartbeat(_) => Ok(()),
-            FromAgent::Report(frame) => {
-                let items = frame.items.into_iter().map(reported);
-                let mut items = items.collect::<Result<Vec<_>, _>>()?;
-                claim_results(self.handle.blobs(), &mut items).await;
-                self.say(AgentSaid::Reports { seq: frame.seq, items }, bytes).await
+    async fn pass_on(&mut self, heard: Heard, bytes: usize) -> Result<(), Problem> {
+        match heard {
+            Heard::Nothing => Ok(()),
+            Heard::Said(mut said) => {
+                if let AgentSaid::Reports { items, .. } = &mut said {
+                    claim_results(self.handle.blobs(), items).await;
+                }
+                self.say(said, bytes).await
             }
-            FromAgent::Nodes(wire) => self.say(AgentSaid::Nodes(nodes(wire)?), 0).await,
-            FromAgent::Answer(answer) => {
+            Heard::Answer(answer) => {
                 self.handle.shared.agents.answer(&self.cluster, answer);
                 Ok(())
             }
-            FromAgent::Pull(pull) => {
+            Heard::Pull(pull) => {
                 self.desk.pull(&pull).await;
                 Ok(())
             }
-            FromAgent::Push(push) => self.desk.push(push).await,
+            Heard::Push(push) => self.desk.push(push).await,
         }
     }
 

@@ -15,18 +15,23 @@ pub use session::serve;
 pub(crate) use session::{code_too_large, upgrade};
 
 /// The number of a client link. Only grows.
-pub(crate) type ClientId = u64;
+pub type ClientId = u64;
 
 /// Most bytes of notices, results included, that wait for one client.
-pub(crate) const NOTICE_BYTES_MAX: usize = 256 << 20;
+pub const NOTICE_BYTES_MAX: usize = 256 << 20;
 /// Above so many waiting bytes, results are left in the store until the client has caught up.
 pub(crate) const RESULT_BYTES_MAX: usize = 16 << 20;
 
 /// What the driver tells a client link.
 #[derive(Debug)]
-pub(crate) enum Notice {
+pub enum Notice {
     /// What became of a submission.
-    Accepted { id: u64, results: Vec<Accepted> },
+    Accepted {
+        /// What the client called it.
+        id: u64,
+        /// One for each task, in order.
+        results: Vec<Accepted>,
+    },
     /// These run.
     Started(Vec<TaskId>),
     /// These ended.
@@ -37,13 +42,17 @@ pub(crate) enum Notice {
 
 /// How a task ended.
 #[derive(Debug)]
-pub(crate) struct EndNotice {
-    pub(crate) task: TaskId,
-    pub(crate) outcome: Outcome,
-    pub(crate) cluster: Option<ClusterName>,
-    pub(crate) result: Data,
+pub struct EndNotice {
+    /// The task.
+    pub task: TaskId,
+    /// How.
+    pub outcome: Outcome,
+    /// Where its last attempt was.
+    pub cluster: Option<ClusterName>,
+    /// Where its result is.
+    pub result: Data,
     /// The bytes of the result, when they were at hand.
-    pub(crate) bytes: Option<Bytes>,
+    pub bytes: Option<Bytes>,
 }
 
 impl EndNotice {

@@ -21,7 +21,7 @@ use crate::handle::{Reply, Submitted};
 use crate::outbox::Outbox;
 
 /// The number of a connection with an agent. Only grows.
-pub(crate) type LinkId = u64;
+pub type LinkId = u64;
 
 /// A question, and its share of the byte budget, given back when it was dealt with.
 #[derive(Debug)]
@@ -31,63 +31,147 @@ pub(crate) struct Queued {
 }
 
 /// Something that reads the state.
-pub(crate) type Reader = Box<dyn FnOnce(&Mesh, Timestamp) + Send>;
+pub type Reader = Box<dyn FnOnce(&Mesh, Timestamp) + Send>;
 
 /// What may be asked of the driver.
-pub(crate) enum Ask {
+pub enum Ask {
     /// Accept tasks.
-    Submit { tasks: Vec<Result<Accept, Problem>>, reply: Reply<Vec<Result<Submitted, Problem>>> },
+    Submit {
+        /// The tasks, or why one of them can't be read.
+        tasks: Vec<Result<Accept, Problem>>,
+        /// One answer each, in order.
+        reply: Reply<Vec<Result<Submitted, Problem>>>,
+    },
     /// Do what commands say.
-    Commands { commands: Vec<Command>, reply: Reply<Vec<Result<Answer, Problem>>> },
+    Commands {
+        /// The commands.
+        commands: Vec<Command>,
+        /// One answer each, in order.
+        reply: Reply<Vec<Result<Answer, Problem>>>,
+    },
     /// Read the state.
     Read(Reader),
     /// Read the bytes of a task.
-    Data { task: TaskId, side: Side, reply: Reply<Option<Bytes>> },
+    Data {
+        /// The task.
+        task: TaskId,
+        /// Which of its bytes.
+        side: Side,
+        /// Nothing when there are none.
+        reply: Reply<Option<Bytes>>,
+    },
     /// Keep code.
-    PutCode { code: Vec<(Digest, Bytes)>, reply: Reply<()> },
+    PutCode {
+        /// The code, whose digests the asker has checked.
+        code: Vec<(Digest, Bytes)>,
+        /// Answered when it is durable.
+        reply: Reply<()>,
+    },
     /// Say whether code is kept.
-    HasCode { digest: Digest, reply: Reply<bool> },
+    HasCode {
+        /// Its digest.
+        digest: Digest,
+        /// Whether it is.
+        reply: Reply<bool>,
+    },
     /// Say when a task has ended.
-    WaitEnded { task: TaskId, reply: Reply<()> },
+    WaitEnded {
+        /// The task.
+        task: TaskId,
+        /// Answered when it has, or when there is no record of it.
+        reply: Reply<()>,
+    },
     /// Read old events, up to a few.
-    Replay { after: Seq, reply: Reply<Vec<Entry>> },
+    Replay {
+        /// The last event that the asker has seen.
+        after: Seq,
+        /// What came next.
+        reply: Reply<Vec<Entry>>,
+    },
     /// An agent said hello.
     Link(Box<LinkAsk>),
     /// An agent spoke.
-    Agent { link: LinkId, cluster: ClusterName, said: AgentSaid },
+    Agent {
+        /// The connection.
+        link: LinkId,
+        /// The cluster that its hello named.
+        cluster: ClusterName,
+        /// What it said.
+        said: AgentSaid,
+    },
     /// A client link opened.
-    Client { client: ClientId, outbox: Outbox<Notice> },
+    Client {
+        /// The link.
+        client: ClientId,
+        /// Where it is told what became of its tasks.
+        outbox: Outbox<Notice>,
+    },
     /// A client submitted.
     ClientSubmit(Box<ClientSubmit>),
     /// A client wants to know when these end.
-    Watch { client: ClientId, tasks: Vec<TaskId> },
+    Watch {
+        /// The client link.
+        client: ClientId,
+        /// The tasks.
+        tasks: Vec<TaskId>,
+    },
     /// A client link closed.
-    ClientGone { client: ClientId },
+    ClientGone {
+        /// The link.
+        client: ClientId,
+    },
     /// Keep a snapshot that includes the events up to this one.
-    SaveSnapshot { seq: Seq, snapshot: Box<Snapshot>, reply: Reply<()> },
+    SaveSnapshot {
+        /// The last event that it includes.
+        seq: Seq,
+        /// The state after that event.
+        snapshot: Box<Snapshot>,
+        /// Answered when it is durable.
+        reply: Reply<()>,
+    },
     /// Say which blobs something refers to.
-    UsedBlobs { reply: Reply<HashSet<BlobId>> },
+    UsedBlobs {
+        /// The blobs.
+        reply: Reply<HashSet<BlobId>>,
+    },
     /// End, with a last snapshot or without one.
-    Shutdown { snapshot: bool, reply: oneshot::Sender<()> },
+    Shutdown {
+        /// Whether a last snapshot is written.
+        snapshot: bool,
+        /// Answered when the store is closed.
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// The hello of an agent.
 #[derive(Debug)]
-pub(crate) struct LinkAsk {
-    pub(crate) link: LinkId,
-    pub(crate) cluster: ClusterName,
-    pub(crate) facts: AgentFacts,
-    pub(crate) held: Vec<Held>,
-    pub(crate) nodes: Vec<NodeFacts>,
-    pub(crate) outbox: Outbox<ToAgent>,
-    pub(crate) reply: Reply<()>,
+pub struct LinkAsk {
+    /// The connection.
+    pub link: LinkId,
+    /// The cluster that it serves.
+    pub cluster: ClusterName,
+    /// What it says of itself.
+    pub facts: AgentFacts,
+    /// Every attempt whose end it has not yet had confirmed.
+    pub held: Vec<Held>,
+    /// The nodes of the cluster.
+    pub nodes: Vec<NodeFacts>,
+    /// Where it is told what is to be done, from the welcome on.
+    pub outbox: Outbox<ToAgent>,
+    /// Answered when the link is durable; the welcome is in the outbox then.
+    pub reply: Reply<()>,
 }
 
 /// What a linked agent says.
 #[derive(Debug)]
-pub(crate) enum AgentSaid {
-    /// Numbered reports; the number is that of the first.
-    Reports { seq: u64, items: Vec<Reported> },
+pub enum AgentSaid {
+    /// Numbered reports.
+    Reports {
+        /// The number of the first.
+        seq: u64,
+        /// What happened, in order.
+        items: Vec<Reported>,
+    },
     /// Its nodes.
     Nodes(Vec<NodeFacts>),
     /// Nothing any more: the connection is gone.
@@ -96,11 +180,15 @@ pub(crate) enum AgentSaid {
 
 /// A submission over a client link.
 #[derive(Debug)]
-pub(crate) struct ClientSubmit {
-    pub(crate) client: ClientId,
-    pub(crate) id: u64,
-    pub(crate) tasks: Vec<Result<Accept, Problem>>,
-    pub(crate) code: Vec<(Digest, Bytes)>,
+pub struct ClientSubmit {
+    /// The client link.
+    pub client: ClientId,
+    /// What the client calls the submission.
+    pub id: u64,
+    /// The tasks, or why one of them can't be read.
+    pub tasks: Vec<Result<Accept, Problem>>,
+    /// Code that they use and that may not be here yet.
+    pub code: Vec<(Digest, Bytes)>,
 }
 
 impl std::fmt::Debug for Ask {

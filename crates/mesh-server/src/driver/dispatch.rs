@@ -15,9 +15,9 @@ use mesh_core::model::task::{Data, Kind, TaskSpec, Work};
 use mesh_core::{Effect, Mesh, Rejection};
 use mesh_store::{Side, Store};
 
-use super::Driver;
 use super::ask::{LinkAsk, LinkId};
 use super::books::Books;
+use super::engine::Engine;
 use super::turn::Turn;
 use crate::outbox::Outbox;
 
@@ -117,7 +117,7 @@ impl Seats {
     }
 }
 
-impl Driver {
+impl Engine {
     /// Sends what a durable turn wants done.
     pub(super) fn dispatch(&mut self, turn: &mut Turn) {
         if turn.removed {

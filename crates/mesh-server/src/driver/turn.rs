@@ -1,4 +1,4 @@
-//! One turn of the driver: what was asked, what was decided, and who is told once it is durable.
+//! One turn of the engine: what was asked, what was decided, and who is told once it is durable.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,10 +12,10 @@ use mesh_core::model::task::{BlobId, Data};
 use mesh_core::model::time::Timestamp;
 use mesh_core::{Answer, Command, Event};
 use mesh_store::{Batch, Entry, Seq, Side, StoreError};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use super::ask::{AgentSaid, Ask, ClientSubmit, LinkAsk, LinkId, Reader};
-use super::{Driver, Health, store_failed};
+use super::engine::{Engine, Health, store_failed};
 use crate::clients::ClientId;
 use crate::handle::{Reply, Submitted};
 
@@ -45,8 +45,6 @@ pub(super) struct Turn {
     pub(super) ended: Vec<TaskId>,
     /// Whether a cluster was forgotten.
     pub(super) removed: bool,
-    /// The shares of the byte budget; given back when the turn is over.
-    pub(super) rooms: Vec<OwnedSemaphorePermit>,
     /// Who asked for the end.
     pub(super) goodbye: Option<Goodbye>,
 }
@@ -83,7 +81,6 @@ impl Turn {
             started: Vec::new(),
             ended: Vec::new(),
             removed: false,
-            rooms: Vec::new(),
             goodbye: None,
         }
     }
@@ -138,7 +135,7 @@ impl Pending {
     }
 }
 
-impl Driver {
+impl Engine {
     /// Judges a command and makes what follows true. `bytes` are kept when a task ends with them.
     pub(super) fn decide(
         &mut self,
