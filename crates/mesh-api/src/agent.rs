@@ -281,7 +281,9 @@ pub struct StartTask {
     /// What to run.
     pub work: WorkFrame,
     /// Its arguments: for a function, an actor or a call the pickle of `(args, kwargs)`, for an
-    /// actor of `(args, kwargs, options)`; for a job the JSON of [`crate::v1::JobBody`].
+    /// actor of `(args, kwargs, options)`, where the only option is `max_concurrency`, how many of
+    /// its calls may run at once (1 when it is left out: in order); for a job the JSON of
+    /// [`crate::v1::JobBody`].
     pub payload: DataFrame,
 }
 

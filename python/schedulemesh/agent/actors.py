@@ -51,10 +51,12 @@ class Actors:
     """Creates, calls, adopts and ends actors."""
 
     def __init__(
-        self, settings: Settings, ledger: Ledger, results: Results, runners: Runners
+        self, settings: Settings, ledger: Ledger, results: Results, runners: Runners, agent: str
     ) -> None:
         self.ledger = ledger
         self.pace = Pace()
+        # By which actors know whom they serve: this agent, or one that came after it.
+        self._agent = agent
         self._settings = settings
         self._names = settings.names
         self._results = results
@@ -69,8 +71,9 @@ class Actors:
         """Return how many bytes of a result travel inline."""
         return self._results.inline_max
 
-    def along(self, lane: Lane, items: list[Work]) -> None:
-        """Send nothing along with calls."""
+    def along(self, lane: Lane, items: list[Work]) -> str:  # noqa: ARG002 - as `Crew` has it
+        """Have calls say whose they are."""
+        return self._agent
 
     def upload(self, work: Work, run_us: int, size: int, refs: list[Any], lane: Lane) -> None:
         """Upload a large result, then report."""
@@ -84,7 +87,7 @@ class Actors:
         if lane.dead:
             return
         lane.dead = True
-        hosted = self._by_lane.pop(lane)
+        hosted = self._by_lane[lane]
         self._drop(hosted)
         box = await ray_actors.read_black_box(hosted.lease.node, lane.boxes)
         if box is not None:
@@ -98,6 +101,17 @@ class Actors:
             self.ledger.not_started(hosted.work, f"the actor did not start: {said}")
         gone = f"actor {name} ended before it answered: {message}"
         each(lane.unfinished(), lambda work: self.ledger.lost(work, gone))
+        self._by_lane.pop(lane, None)
+
+    def broke(self, lane: Lane, message: str) -> None:
+        """End an actor that the agent cannot go on with, and fail its calls."""
+        lived, lane.dead = lane.actor is not None and not lane.dead, True
+        if lived:
+            lane.spawn(ray_actors.retire(lane.actor))
+        if hosted := self._by_lane.pop(lane, None):
+            self._drop(hosted)
+            self.ledger.lost(hosted.work, message)
+        each(lane.unfinished(), lambda work: self.ledger.lost(work, message))
 
     # What the agent asks for.
 
@@ -206,7 +220,8 @@ class Actors:
     async def _adopt_one(self, key: Key, name: str) -> None:
         try:
             actor = ray.get_actor(name, namespace=NAMESPACE)
-            held = await asyncio.wait_for(ray_actors.awaited(actor.held.remote()), ADOPT_TIMEOUT_S)
+            asked = ray_actors.awaited(actor.held.remote(self._agent))
+            held = await asyncio.wait_for(asked, ADOPT_TIMEOUT_S)
         except (ValueError, RayError, asyncio.TimeoutError) as error:
             # Its work will be started again: it must not go on beside that.
             log.warning("did not adopt %s, ended it: %s", name, ray_actors.said(error))
@@ -227,9 +242,10 @@ class Actors:
         calls = {tuple(call): Work.adopted(tuple(call), "call", key[0]) for call in held["calls"]}
         self.ledger.held.update(calls)
         self._caller.update(dict.fromkeys(calls, hosted))
+        lane.concurrency = held["concurrency"]
         lane.resume(calls, actor.resume.remote())
         self.ledger.started(work)
-        lane.spawn(self._watch(lane))
+        self._attend(lane)
         log.info("adopted actor %s with %d calls", name, len(calls))
 
     async def _bring_up(self, hosted: Hosted) -> None:
@@ -253,7 +269,7 @@ class Actors:
     async def _create(self, lease: Lease, name: str) -> Any:
         for _ in range(NAME_TRIES):
             try:
-                return ray_actors.create_host(lease, self._settings.cluster, name)
+                return ray_actors.create_host(lease, self._settings.cluster, name, self._agent)
             except ValueError as error:
                 if "already" not in str(error):
                     raise
@@ -271,7 +287,7 @@ class Actors:
         code = self._runners.code[work.code]
         what = {"code": code, "lease": asdict(hosted.lease)}
         item = (*work.key, what, work.payload)
-        parcel = wrap((0, self.inline_max(), None, [item]))
+        parcel = wrap((0, self.inline_max(), self._agent, [item]))
         (result,) = unwrap(await lane.actor.run.remote(parcel))
         _task, _attempt, kind, run_us, packed, error, output = result
         if output:
@@ -279,31 +295,45 @@ class Actors:
         if kind == "finished":
             self.ledger.started(work)
             work.payload = None
+            held = await ray_actors.awaited(lane.actor.held.remote(self._agent))
+            lane.concurrency = held["concurrency"]
             lane.ready = True
-            lane.spawn(self._watch(lane))
+            self._attend(lane)
             lane.pump()
             return
         if kind == "failed":
             self.ledger.failed(work, run_us, error, packed)
         self._fail(hosted, "its constructor was stopped")
 
+    def _attend(self, lane: Lane) -> None:
+        lane.spawn(self._watch(lane))
+        if lane.concurrency > 1:
+            lane.spawn(self._collect(lane))
+
     async def _watch(self, lane: Lane) -> None:
         try:
-            await lane.actor.watch.remote()
+            await lane.actor.watch.remote(self._agent)
         except RayError as error:
             await self.died(lane, error)
+
+    async def _collect(self, lane: Lane) -> None:
+        """Fetch results of calls that run side by side, until the actor dies or changes hands."""
+        with contextlib.suppress(RayError):
+            while (results := await lane.actor.collect.remote(self._agent)) is not None:
+                lane.collected(unwrap(results))
+            each(lane.unfinished(), self.ledger.returned)
 
     def _fail(self, hosted: Hosted, message: str) -> None:
         """Give up an actor that did not come up."""
         lane = hosted.lane
         lane.dead = True
-        self._by_lane.pop(lane, None)
         self._drop(hosted)
         if lane.actor is not None:
             lane.spawn(ray_actors.retire(lane.actor))
         self.ledger.not_started(hosted.work, message)
         gone = f"actor t{hosted.work.key[0]} did not come up"
         each(lane.unfinished(), lambda work: self.ledger.lost(work, gone))
+        self._by_lane.pop(lane, None)
 
     def _drop(self, hosted: Hosted) -> None:
         if self._by_task.get(hosted.work.key[0]) is hosted:

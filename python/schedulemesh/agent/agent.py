@@ -59,9 +59,10 @@ class Agent:
         results = Results(self._ledger, self._blobs)
         self._results = results
         self._runners = Runners(settings, self._ledger, results, Pace())
-        self._actors = Actors(settings, self._ledger, results, self._runners)
+        self._actors = Actors(settings, self._ledger, results, self._runners, self._incarnation)
         self._jobs = Jobs(settings, self._ledger)
         self._nodes = Nodes(self._held_on)
+        self._runners.free = self._nodes.free_on
         self._handlers: dict[str, Callable[[Any], None]] = {
             "start": self._on_start,
             "stop": self._on_stop,
@@ -166,6 +167,8 @@ class Agent:
         elif work.kind == "actor":
             self._actors.start(lease, work)
         elif work.kind == "job":
+            # Not held in Ray, but what the job starts there will want it.
+            self._runners.make_room(lease)
             self._jobs.start(lease, work)
         else:
             self._ledger.not_started(work, f"this agent knows no work of kind {work.kind!r}")
@@ -266,6 +269,10 @@ class Agent:
         except (BlobRefused, RayError) as error:
             message = f"its arguments of {blob['size']} bytes did not arrive: {error}"
             self._ledger.not_started(work, message)
+        except Exception as error:
+            # Unforeseen, but nobody else would ever say that it ended.
+            self._ledger.not_started(work, f"the agent stumbled over its arguments: {error!r}")
+            raise
         else:
             work.payload = refs
             work.ready = True
@@ -288,7 +295,6 @@ class Agent:
         nodes, available = await asyncio.to_thread(ask_ray)
         if self._nodes.update(nodes, available):
             self._link.send(wire.encode("nodes", self._nodes.frame))
-        self._runners.totals = {node["id"]: node["total"] for node in self._nodes.frame}
 
     async def _sample_forever(self) -> None:
         heard = time.monotonic()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -17,12 +19,14 @@ import ray._private.worker
 from ray.exceptions import RayError
 from ray.experimental import internal_kv
 
-from schedulemesh.agent.work import Work
+from schedulemesh.agent.work import Lease, Work
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from schedulemesh.agent.settings import Settings
     from schedulemesh.agent.wire import Key
-    from schedulemesh.agent.work import Lease, Ledger
+    from schedulemesh.agent.work import Ledger
 
 log = logging.getLogger("schedulemesh.agent")
 
@@ -36,12 +40,20 @@ LOG_TAIL = 4_000
 STOP_WAIT_DEFAULT_S = 30
 KV = b"schedulemesh"
 LIVE = frozenset({"PENDING", "RUNNING"})
+# How long a job is tried to be submitted while the dashboard is away.
+SUBMIT_LIMIT_S = 60.0
+# In a job's metadata: what it may use, for the next agent.
+LEASE_MARK = "schedulemesh.lease"
 ADOPT_LIMIT_S = 60.0
 FENCE_LIMIT_S = 60.0
 
 
 class JobsUnavailable(Exception):  # noqa: N818 - the cluster's state
     """Says why jobs cannot be run here, or that their API does not answer now."""
+
+
+class JobInDoubt(Exception):  # noqa: N818 - the cluster's state
+    """Says that a job may have been submitted, and that nobody can tell."""
 
 
 class JobRefused(Exception):  # noqa: N818 - Ray's answer
@@ -80,8 +92,20 @@ class Jobs:
     def start(self, lease: Lease, work: Work) -> None:
         """Run a job."""
         job = Job(work, lease, self._names.of(work.key), time.monotonic())
-        self._jobs[work.key] = job
-        job.task = asyncio.ensure_future(self._run(job))
+        self._begin(job, self._run(job))
+
+    def _begin(self, job: Job, doing: Coroutine[Any, Any, None]) -> None:
+        self._jobs[job.work.key] = job
+        job.task = asyncio.ensure_future(doing)
+        job.task.add_done_callback(lambda task: self._over(job, task))
+
+    def _over(self, job: Job, task: asyncio.Task[None]) -> None:
+        self._jobs.pop(job.work.key, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("following %s failed", job.name, exc_info=error)
+            # Unforeseen, but nobody else would ever say that it ended.
+            message = f"the agent stumbled over its job: {type(error).__name__}: {error}"
+            self._ledger.lost(job.work, message, job.run_us())
 
     async def stop(self, work: Work) -> None:
         """Stop a job: with SIGTERM, and after its own grace with SIGKILL."""
@@ -125,9 +149,9 @@ class Jobs:
             if recent and not await asyncio.to_thread(is_settled, name):
                 work = Work.adopted(key, "job")
                 self._ledger.held[key] = work
-                job = Job(work, None, name, time.monotonic())
-                self._jobs[key] = job
-                job.task = asyncio.ensure_future(self._follow(job))
+                lease = lease_of(details.get("metadata") or {})
+                job = Job(work, lease, name, time.monotonic())
+                self._begin(job, self._follow(job))
 
     async def fence(self, keys: set[Key]) -> None:
         """See to it that attempts which are not held do not run as jobs, as far as Ray answers."""
@@ -189,16 +213,20 @@ class Jobs:
         work = job.work
         await work.fetched()
         if work.ended:
-            self._jobs.pop(work.key, None)
             return
         try:
             body = await self._body(job)
-            await self._submit(job, body)
+            submitted = await self._submit(job, body)
         except (*_NO_JOB, JobsUnavailable, JobRefused) as error:
-            self._jobs.pop(work.key, None)
             self._ledger.not_started(work, f"the job was not started: {error}")
-            return
-        await self._follow(job)
+        except JobInDoubt as error:
+            self._ledger.lost(work, str(error))
+            await self._end_in_doubt(job)
+        else:
+            if submitted:
+                await self._follow(job)
+            else:
+                self._ledger.stopped(work, 0)
 
     async def _body(self, job: Job) -> dict[str, Any]:
         payload = job.work.payload
@@ -221,29 +249,66 @@ class Jobs:
             "entrypoint": asked["entrypoint"],
             "submission_id": job.name,
             "runtime_env": env,
-            "metadata": dict(asked.get("metadata") or {}),
+            "metadata": {**(asked.get("metadata") or {}), **lease_mark(job.lease)},
         }
 
-    async def _submit(self, job: Job, body: dict[str, Any]) -> None:
-        """Submit; an unknown outcome is looked up by the id, and only an absent job sent again."""
-        while not job.work.ended:
+    async def _submit(self, job: Job, body: dict[str, Any]) -> bool:
+        """Submit, unless told to stop before; return whether Ray has the job.
+
+        An unknown outcome is looked up by the id, and only an absent job is sent again. What is
+        told to stop is not sent any more, but what may have been sent is looked for.
+        """
+        deadline = time.monotonic() + SUBMIT_LIMIT_S
+        in_doubt = False
+        while True:
             try:
                 known, _ = await self._call("GET", job.name)
                 if known == HTTPStatus.OK:
-                    return
-                status, answer = await self._call("POST", "", body)
+                    return True
+                in_doubt = in_doubt and known != HTTPStatus.NOT_FOUND
+                if job.work.stop is None:
+                    in_doubt = True
+                    return await self._post(job, body)
+                trouble = f"it answered {known}"
             except JobsUnavailable as error:
                 if dashboard_url() is None:
                     raise
                 log.warning("cannot submit %s now: %s", job.name, error)
-                await asyncio.sleep(POLL_S)
-                continue
-            if status == HTTPStatus.OK:
-                return
+                trouble = str(error)
+            if job.work.stop is not None and not in_doubt:
+                return False
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(POLL_S)
+        waited = f"for {SUBMIT_LIMIT_S:.0f} s the Jobs API did not take it: {trouble}"
+        if in_doubt:
+            raise JobInDoubt(f"whether the job was started is unknown: {waited}")
+        raise JobsUnavailable(waited)
+
+    async def _post(self, job: Job, body: dict[str, Any]) -> bool:
+        """Send a job once; raise when Ray refuses it."""
+        status, answer = await self._call("POST", "", body)
+        if status != HTTPStatus.OK:
             known, _ = await self._call("GET", job.name)
+            said = f"Ray answered {status}: {str(answer)[-LOG_TAIL:]}"
+            if known == HTTPStatus.NOT_FOUND:
+                raise JobRefused(said)
             if known != HTTPStatus.OK:
-                raise JobRefused(f"Ray answered {status}: {str(answer)[-LOG_TAIL:]}")
-            return
+                raise JobsUnavailable(said)
+        return True
+
+    async def _end_in_doubt(self, job: Job) -> None:
+        """See to it that a job which is given up does not run, as soon as Ray tells."""
+        while True:
+            with contextlib.suppress(JobsUnavailable):
+                status, details = await self._call("GET", job.name)
+                if status == HTTPStatus.NOT_FOUND:
+                    return
+                if status == HTTPStatus.OK and details["status"] not in LIVE:
+                    return
+                if status == HTTPStatus.OK:
+                    await self._ask_to_stop(job.name)
+            await asyncio.sleep(POLL_S)
 
     async def _follow(self, job: Job) -> None:
         """Poll a job until it has ended, and report."""
@@ -264,7 +329,6 @@ class Jobs:
                 if missing > 3:  # noqa: PLR2004 - once may be a hiccup of the head
                     self._ledger.lost(job.work, "Ray does not know the job any more")
             await asyncio.sleep(POLL_S)
-        self._jobs.pop(job.work.key, None)
 
     async def _ended(self, job: Job, details: dict[str, Any]) -> bool:
         state = details["status"]
@@ -318,6 +382,19 @@ class Jobs:
             return status, json.loads(text)
         except ValueError:
             return status, text
+
+
+def lease_mark(lease: Lease | None) -> dict[str, str]:
+    """Return the metadata that says what a job may use."""
+    return {} if lease is None else {LEASE_MARK: json.dumps(dataclasses.asdict(lease))}
+
+
+def lease_of(metadata: dict[str, str]) -> Lease | None:
+    """Read what a job may use from its metadata; None when that does not say it."""
+    try:
+        return Lease(**json.loads(metadata[LEASE_MARK]))
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def settle(name: str) -> None:

@@ -38,6 +38,8 @@ LOOK_AFTER_S = 0.025
 LOOK_MAX_S = 1.0
 TAKE_BACK_S = 0.25
 CONTROL_TIMEOUT_S = 5.0
+# Most characters of what is said of an unforeseen exception.
+STUMBLED_MAX = 2_000
 
 
 class Crew(Protocol):
@@ -60,6 +62,9 @@ class Crew(Protocol):
 
     def died(self, lane: Lane, error: RayError) -> Awaitable[None]:
         """Hear that a lane's worker is gone, and report what it had."""
+
+    def broke(self, lane: Lane, message: str) -> None:
+        """Hear that the agent cannot go on with a lane; end its worker and report all it had."""
 
 
 class Pace:
@@ -101,6 +106,8 @@ class Lane:
     actor: Any
     crew: Crew
     takes_back: bool
+    # How many items run at once. Above one, results do not come with their batch but are collected.
+    concurrency: int = 1
     queue: deque[Work] = field(default_factory=deque)
     batches: deque[Batch] = field(default_factory=deque)
     boxes: list[str] = field(default_factory=list)
@@ -130,18 +137,25 @@ class Lane:
 
     def pump(self) -> None:
         """Send what can be sent."""
-        while self.ready and not self.dead and len(self.batches) < PIPELINE:
-            items = self._cut()
+        while self.ready and not self.dead and (most := self._room()) > 0:
+            items = self._cut(most)
             if not items:
                 return
             self._send(items)
 
-    def _cut(self) -> list[Work]:
+    def _room(self) -> int:
+        """Return how many items may be sent now."""
+        if self.concurrency == 1:
+            return BATCH_ITEMS if len(self.batches) < PIPELINE else 0
+        sent = sum(len(batch.left) for batch in self.batches)
+        return min(BATCH_ITEMS, PIPELINE * self.concurrency - sent)
+
+    def _cut(self, most: int) -> list[Work]:
         """Take the next batch off the queue: what is ready, and not too much of it."""
         items: list[Work] = []
         size = 0
         expected = 0.0
-        while self.queue and len(items) < BATCH_ITEMS:
+        while self.queue and len(items) < most:
             work = self.queue[0]
             if work.ended:
                 self.queue.popleft()
@@ -184,6 +198,9 @@ class Lane:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("something failed that should not", exc_info=error)
+            # Whoever waited for this task waits in vain: what it served must end all the same.
+            message = f"the agent stumbled over its worker: {type(error).__name__}: {error}"
+            self.crew.broke(self, message[:STUMBLED_MAX])
 
     async def _await(self, batch: Batch, ref: Any) -> None:
         try:
@@ -195,6 +212,9 @@ class Lane:
             results = []
         except RayError as error:
             await self.crew.died(self, error)
+            return
+        if self.concurrency > 1:
+            self.collected(results)
             return
         self.settle(results)
         if batch.left and self._looker is not None:
@@ -211,29 +231,41 @@ class Lane:
         if not self.busy:
             self.crew.drained(self)
 
+    def collected(self, results: Iterable[tuple[Any, ...]]) -> None:
+        """Report results of items that ran side by side, and send what there is room for."""
+        self.settle(results)
+        self.batches = deque(batch for batch in self.batches if batch.left)
+        self.pump()
+
     def settle(self, results: Iterable[tuple[Any, ...]]) -> None:
         """Report results."""
+        for result in results:
+            key = (result[0], result[1])
+            if output := result[6]:
+                self.crew.ledger.outputs.keep(key, output)
+            batch = next((batch for batch in self.batches if key in batch.left), None)
+            if batch is not None:
+                if not (work := batch.left[key]).ended:
+                    self._report(work, result)
+                # Not before: what cannot be reported must not be forgotten.
+                del batch.left[key]
+
+    def _report(self, work: Work, result: tuple[Any, ...]) -> None:
         ledger = self.crew.ledger
-        for task, attempt, kind, run_us, packed, error, output in results:
-            key = (task, attempt)
-            work = self._strike(key)
-            if output:
-                ledger.outputs.keep(key, output)
-            if work is None or work.ended:
-                continue
-            if kind == "finished":
-                self.crew.pace.saw(work.code, run_us)
-                if isinstance(packed, tuple):
-                    self.crew.upload(work, run_us, packed[0], packed[1], self)
-                else:
-                    ledger.finished(work, run_us, data_frame(packed))
-            elif kind == "failed":
-                details = packed if isinstance(packed, bytes) else None
-                ledger.failed(work, run_us, error, details)
-            elif kind == "lost":
-                ledger.lost(work, "its worker died before its result was handed over", run_us)
+        _, _, kind, run_us, packed, error, _ = result
+        if kind == "finished":
+            self.crew.pace.saw(work.code, run_us)
+            if isinstance(packed, tuple):
+                self.crew.upload(work, run_us, packed[0], packed[1], self)
             else:
-                ledger.stopped(work, run_us)
+                ledger.finished(work, run_us, data_frame(packed))
+        elif kind == "failed":
+            details = packed if isinstance(packed, bytes) else None
+            ledger.failed(work, run_us, error, details)
+        elif kind == "lost":
+            ledger.lost(work, "its worker died before its result was handed over", run_us)
+        else:
+            ledger.stopped(work, run_us)
 
     def _strike(self, key: Key) -> Work | None:
         for batch in self.batches:
@@ -270,7 +302,10 @@ class Lane:
         except RayError:
             # A death is noticed by the batch itself.
             return
-        self.settle(seen["results"])
+        if self.concurrency > 1:
+            self.collected(seen["results"])
+        else:
+            self.settle(seen["results"])
         for key in seen["returned"]:
             if work := self._strike(tuple(key)):
                 self.crew.ledger.returned(work)
@@ -278,7 +313,7 @@ class Lane:
             if batch.number in seen["refused"]:
                 works, batch.left = list(batch.left.values()), {}
                 each(works, self.crew.ledger.returned)
-        if (running := seen["running"]) is not None:
+        for running in seen["running"]:
             for batch in self.batches:
                 if work := batch.left.get(tuple(running)):
                     self.crew.ledger.started(work)

@@ -70,6 +70,17 @@ class Nodes:
         self.frame = frame
         return changed
 
+    def free_on(self, node: str) -> Amounts | None:
+        """Return what neither we nor strangers use on a node; None when it is not known."""
+        entry = next((entry for entry in self.frame if entry["id"] == node), None)
+        if entry is None:
+            return None
+        held, foreign = self._held_on(node), entry["foreign"]
+        return {
+            name: amount - held.get(name, 0.0) - foreign.get(name, 0.0)
+            for name, amount in entry["total"].items()
+        }
+
     def _strange(self, node: str, total: Amounts, available: Amounts | None) -> Amounts:
         """Return what is in use on a node and not by us, in this sample."""
         if available is None:

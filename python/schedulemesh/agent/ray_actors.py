@@ -59,12 +59,12 @@ def create_runner(lease: Lease, cluster: str) -> Any:
     return cls.options(**options(lease)).remote(cluster)
 
 
-def create_host(lease: Lease, cluster: str, name: str) -> Any:
+def create_host(lease: Lease, cluster: str, name: str, agent: str) -> Any:
     """Create the home of a user actor; it outlives the agent and is found by its name."""
-    cls = ray.remote(concurrency_groups={"control": 2, "watch": 1})(ActorHost)
+    cls = ray.remote(concurrency_groups={"control": 2, "watch": 2})(ActorHost)
     return cls.options(
         **options(lease), name=name, namespace=NAMESPACE, lifetime="detached"
-    ).remote(cluster)
+    ).remote(cluster, agent)
 
 
 def kill(actor: Any) -> None:
@@ -75,9 +75,11 @@ def kill(actor: Any) -> None:
 
 async def retire(actor: Any) -> None:
     """Have an actor tidy up, then kill it."""
-    with contextlib.suppress(RayError, asyncio.TimeoutError):
-        await asyncio.wait_for(awaited(actor.retire.remote()), RETIRE_TIMEOUT_S)
-    kill(actor)
+    try:
+        with contextlib.suppress(RayError, asyncio.TimeoutError):
+            await asyncio.wait_for(awaited(actor.retire.remote()), RETIRE_TIMEOUT_S)
+    finally:
+        kill(actor)
 
 
 async def awaited(ref: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any
 
 from ray.exceptions import RayError
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from schedulemesh.agent.blobs import Blobs
     from schedulemesh.agent.lane import Lane
     from schedulemesh.agent.work import Ledger, Work
+
+
+log = logging.getLogger("schedulemesh.agent")
 
 
 class Results:
@@ -43,6 +47,11 @@ class Results:
         except BlobRefused as error:
             message = f"the control plane did not take its result of {size} bytes: {error}"
             self._ledger.failed(work, run_us, {"cause": "unreadable", "message": message})
+        except Exception as error:
+            # Unforeseen, but nobody else would ever say that it ended.
+            log.exception("the upload of a result of %d bytes failed", size)
+            message = f"the agent stumbled over its result of {size} bytes: {error!r}"
+            self._ledger.lost(work, message, run_us)
         else:
             self._ledger.finished(work, run_us, {"blob": frame})
         finally:

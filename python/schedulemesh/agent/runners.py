@@ -13,8 +13,11 @@ from ray.exceptions import RayError, RuntimeEnvSetupError
 from schedulemesh.agent import ray_actors
 from schedulemesh.agent.code import Code
 from schedulemesh.agent.lane import Lane, each
+from schedulemesh.agent.nodes import TINY
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from schedulemesh.agent.lane import Pace
     from schedulemesh.agent.results import Results
     from schedulemesh.agent.settings import Settings
@@ -37,7 +40,8 @@ class Runners:
         self._lanes: set[Lane] = set()
         self._by_lease: dict[int, Lane] = {}
         self._idle: dict[tuple[Any, ...], list[Lane]] = {}
-        self.totals: dict[str, dict[str, float]] = {}
+        # What is free on a node, by the account of the whole agent; None for an unknown node.
+        self.free: Callable[[str], Mapping[str, float] | None] = lambda _node: None
 
     # What `Crew` asks for.
 
@@ -78,6 +82,18 @@ class Runners:
             # Without the box nobody knows; that the first one ran is the safe assumption.
             self.ledger.lost(next(iter(running.left.values())), message)
         each(lane.unfinished(), self.ledger.returned)
+
+    def broke(self, lane: Lane, message: str) -> None:
+        """Kill a worker that the agent cannot go on with; what was sent to it may have run."""
+        lived = lane.actor is not None and not lane.dead
+        self._forget(lane)
+        if lived:
+            lane.spawn(ray_actors.retire(lane.actor))
+        sent = [work for batch in lane.batches for work in batch.left.values()]
+        each(sent, lambda work: self.ledger.lost(work, message))
+        each(list(lane.queue), self.ledger.returned)
+        lane.batches.clear()
+        lane.queue.clear()
 
     # What the agent asks for.
 
@@ -196,10 +212,7 @@ class Runners:
             each(lane.unfinished(), self.ledger.returned)
 
     def make_room(self, lease: Lease) -> None:
-        """End idle workers on a node as far as others are in the way of a new one."""
-        total = self.totals.get(lease.node)
-        if total is None:
-            return
+        """End idle workers on a node as far as they are in the way of a new one."""
         idle = [
             lane
             for lanes in self._idle.values()
@@ -207,13 +220,15 @@ class Runners:
             if lane.lease is not None and lane.lease.node == lease.node and not lane.pins
         ]
         for lane in sorted(idle, key=lambda lane: lane.idle_since):
-            held = self.held_on(lease.node)
-            if all(
-                held.get(name, 0.0) + amount <= total.get(name, 0.0) + 1e-6
-                for name, amount in lease.resources.items()
-            ):
+            free = self.free(lease.node)
+            if free is None:
                 return
-            self._retire(lane)
+            wanted = lease.resources.items()
+            short = {name for name, amount in wanted if free.get(name, 0.0) + TINY < amount}
+            if not short:
+                return
+            if lane.lease is not None and any(map(lane.lease.resources.get, short)):
+                self._retire(lane)
 
     def _retire(self, lane: Lane) -> None:
         self._forget(lane)

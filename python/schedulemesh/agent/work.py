@@ -159,9 +159,10 @@ class Ledger:
     def _end(self, work: Work, what: object) -> None:
         if work.ended:
             return
+        # First, because it may fail: then it has not ended yet.
+        self.outbox.add(work.key, what, end=True)
         work.ended = True
         work.payload = None
-        self.outbox.add(work.key, what, end=True)
 
 
 class Outputs:

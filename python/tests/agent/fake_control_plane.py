@@ -149,11 +149,18 @@ class FakeControlPlane:
         self.start(tasks, [self.lease(lease, cpus, runtime_env=runtime_env)], [code])
         return keys
 
-    def actor(self, cls: type, *args: Any, lease: int = 100, cpus: float = 1) -> Key:
+    def actor(
+        self,
+        cls: type,
+        *args: Any,
+        lease: int = 100,
+        cpus: float = 1,
+        options: dict[str, Any] | None = None,
+    ) -> Key:
         """Start an actor."""
         key = (self.task(), 1)
         code = self.code(cls)
-        payload = cloudpickle.dumps((args, {}, {}))
+        payload = cloudpickle.dumps((args, {}, options or {}))
         task = start_task(key, lease, {"actor": {"code": code["digest"]}}, payload)
         self.start([task], [self.lease(lease, cpus)], [code])
         return key

@@ -193,3 +193,118 @@ def test_actors_of_another_control_plane_are_let_be(
     assert lonely.values(lonely.calls(actor, "add", [(1,)])) == [2]
     lonely.stop(actor)
     lonely.end_of(actor)
+
+
+class Meeting:
+    """Needs more than one call at a time: everybody waits for the last one."""
+
+    def __init__(self, size: int) -> None:
+        import threading  # noqa: PLC0415 - runs elsewhere
+
+        self.barrier = threading.Barrier(size)
+        self.lock = threading.Lock()
+        self.ran = 0
+
+    def meet(self) -> int:
+        return self.barrier.wait(20)
+
+    def count(self) -> int:
+        with self.lock:
+            self.ran += 1
+        return self.ran
+
+    def talk(self, path: str) -> None:
+        print("at", path)  # noqa: T201 - what the test looks for
+        while not Path(path).exists():
+            time.sleep(0.005)
+
+    def die(self) -> None:
+        import os  # noqa: PLC0415 - runs elsewhere
+
+        os._exit(9)
+
+
+def test_calls_run_side_by_side_when_the_actor_allows_it(
+    plane: FakeControlPlane, tmp_path: Path
+) -> None:
+    actor = plane.actor(Meeting, 4, options={"max_concurrency": 4})
+    assert sorted(plane.values(plane.calls(actor, "meet", [()] * 4))) == [0, 1, 2, 3]
+    counts = plane.values(plane.calls(actor, "count", [()] * 500))
+    assert max(counts) == 500
+    # Each is heard and interrupted on its own.
+    ways = [str(tmp_path / name) for name in ("left", "right")]
+    talks = plane.calls(actor, "talk", [(way,) for way in ways])
+    plane.wait(lambda: set(talks) <= set(plane.started))
+    for number, (key, way) in enumerate(zip(talks, ways, strict=True)):
+        question = {"logs": {"task": key[0], "attempt": 1, "tail_bytes": 1_000}}
+        assert plane.ask(question, number) == {"Ok": f"at {way}\n"}
+    plane.stop(talks[0])
+    assert plane.end_of(talks[0]).kind == "stopped"
+    Path(ways[1]).touch()
+    assert plane.end_of(talks[1]).kind == "finished"
+    (killing,) = plane.calls(actor, "die", [()])
+    for key in (killing, actor):
+        assert plane.end_of(key).body["error"]["cause"] == "worker_died"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_concurrency": 0}, "max_concurrency is 0, not a number from 1 to 1000"),
+        ({"max_restarts": 1}, "the agent knows no actor option 'max_restarts'"),
+    ],
+)
+def test_options_that_cannot_be_carried_out_are_refused(
+    plane: FakeControlPlane, options: dict[str, int], message: str
+) -> None:
+    end = plane.end_of(plane.actor(Counter, options=options))
+    assert (end.kind, end.body["error"]["cause"]) == ("failed", "unreadable")
+    assert message in end.body["error"]["message"]
+
+
+def test_new_agent_adopts_calls_that_run_side_by_side(
+    lonely: FakeControlPlane, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    agent = start_agent("--server", lonely.url)
+    lonely.wait_linked()
+    actor = lonely.actor(Meeting, 3, options={"max_concurrency": 3})
+    ways = [str(tmp_path / name) for name in ("left", "right")]
+    talks = lonely.calls(actor, "talk", [(way,) for way in ways])
+    lonely.wait(lambda: set(talks) <= set(lonely.started))
+    agent.kill()
+    start_agent("--server", lonely.url)
+    lonely.wait(lambda: len(lonely.hellos) == 2)
+    for way in ways:
+        Path(way).touch()
+    assert lonely.values(talks) == [None, None]
+    assert sorted(lonely.values(lonely.calls(actor, "meet", [()] * 3))) == [0, 1, 2]
+    lonely.stop(actor)
+    lonely.end_of(actor)
+
+
+def test_calls_that_had_not_begun_when_the_agent_died_are_not_run_for_it(
+    lonely: FakeControlPlane, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    flag = tmp_path / "flag"
+    agent = start_agent("--server", lonely.url)
+    lonely.wait_linked()
+    actor = lonely.actor(Counter)
+    (waiting,) = lonely.calls(actor, "wait_for", [(str(flag),)])
+    lonely.wait(lambda: waiting in lonely.started)
+    # In Ray's hands, behind the one that runs.
+    behind = lonely.calls(actor, "add", [(1,)])
+    question = {"logs": {"task": waiting[0], "attempt": 1, "tail_bytes": 100}}
+    assert "Ok" in lonely.ask(question, 1)
+    agent.kill()
+    start_agent("--server", lonely.url)
+    lonely.wait(lambda: len(lonely.hellos) == 2)
+    held = {(entry["task"], entry["attempt"]) for entry in lonely.hellos[1]["held"]}
+    assert waiting in held
+    flag.touch()
+    assert lonely.values([waiting]) == ["seen"]
+    # The new agent does not know of it, so that it was not run is what makes that true.
+    assert behind[0] not in held
+    (history,) = lonely.calls(actor, "history", [()])
+    assert lonely.end_of(history).value() == []
+    lonely.stop(actor)
+    lonely.end_of(actor)

@@ -43,6 +43,21 @@ class Unreadable(Exception):  # noqa: N818 - says what is the case with the user
     """Says that code, arguments or a result cannot be pickled or unpickled."""
 
 
+class Slot:
+    """Is where one thread runs items, one after the other. Guarded by the lock of its lane."""
+
+    def __init__(self) -> None:
+        self.current: Item | None = None
+        self.thread = 0
+        self.tail = Tail(OUTPUT_MAX)
+        self.interrupted = False
+
+    @property
+    def key(self) -> Key | None:
+        """The attempt that runs here."""
+        return (self.current[0], self.current[1]) if self.current else None
+
+
 class Lane:
     """Is the base of the Ray actors that run tasks.
 
@@ -56,12 +71,10 @@ class Lane:
         self._box = BlackBox()
         # Guards what `run` and the control methods share: everything below.
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._waiting: deque[Item] = deque()
         self._results: list[Result] = []
-        self._current: Item | None = None
-        self._thread = 0
-        self._tail = Tail(OUTPUT_MAX)
-        self._interrupted = False
+        self._slots = [Slot()]
         self._begun = -1
         self._refused: set[int] = set()
         self._inline_max = 0
@@ -95,9 +108,10 @@ class Lane:
                 return []
             self._waiting.extend(items)
             self._inline_max = inline_max
-            self._thread = threading.get_ident()
+            slot = self._slots[0]
+            slot.thread = threading.get_ident()
         self._box.begin(batch)
-        while self._next():
+        while self._next(slot):
             pass
         with self._lock:
             results, self._results = self._results, []
@@ -124,17 +138,17 @@ class Lane:
                 "results": results,
                 "returned": returned,
                 "refused": refused,
-                "running": self._running(),
+                "running": [slot.key for slot in self._slots if slot.key],
             }
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def interrupt(self, task: int, attempt: int) -> str:
         """Raise KeyboardInterrupt in what runs, or drop what has not started."""
         with self._lock:
-            if self._running() == (task, attempt):
-                if not self._interrupted:
-                    self._interrupted = True
-                    self.deliver_interrupt(self._thread)
+            if slot := self._slot_of(task, attempt):
+                if not slot.interrupted:
+                    slot.interrupted = True
+                    self.deliver_interrupt(slot.thread)
                 return "interrupted"
             kept = [item for item in self._waiting if (item[0], item[1]) != (task, attempt)]
             if len(kept) < len(self._waiting):
@@ -146,7 +160,8 @@ class Lane:
     def output(self, task: int, attempt: int) -> str | None:
         """Return the tail of what the running task has printed so far."""
         with self._lock:
-            return self._tail.text() if self._running() == (task, attempt) else None
+            slot = self._slot_of(task, attempt)
+            return slot.tail.text() if slot else None
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def retire(self) -> None:
@@ -169,54 +184,57 @@ class Lane:
             ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt)
         )
 
-    def _running(self) -> Key | None:
-        return (self._current[0], self._current[1]) if self._current else None
+    def _slot_of(self, task: int, attempt: int) -> Slot | None:
+        return next((slot for slot in self._slots if slot.key == (task, attempt)), None)
 
-    def _next(self) -> bool:
+    def _next(self, slot: Slot) -> bool:
         """Run the next item; an interrupt hits it and nothing else, however late it comes."""
         outcome: tuple[Any, ...] | None = None
         began = time.perf_counter()
         while True:
             try:
-                item = self._current or self._take()
+                item = slot.current or self._take(slot)
                 if item is None:
                     return False
                 if outcome is None:
-                    outcome = self._execute(item, began)
-                self._let_go()
+                    outcome = self._execute(slot, item, began)
+                self._let_go(slot)
                 break
             except KeyboardInterrupt:
                 if outcome is None:
                     outcome = ("stopped", micros_since(began), None, None)
-        result = (item[0], item[1], *outcome, self._tail.text())
+        result = (item[0], item[1], *outcome, slot.tail.text())
         self._box.add(result)
         self.keep(result)
         with self._lock:
             self._results.append(result)
+            self._changed.notify_all()
         return True
 
-    def _take(self) -> Item | None:
+    def _take(self, slot: Slot) -> Item | None:
         with self._lock:
             if not self._waiting:
                 return None
-            self._interrupted = False
-            self._tail = Tail(OUTPUT_MAX)
-            self._current = item = self._waiting.popleft()
+            slot.interrupted = False
+            slot.tail = Tail(OUTPUT_MAX)
+            slot.current = item = self._waiting.popleft()
             return item
 
-    def _let_go(self) -> None:
+    def _let_go(self, slot: Slot) -> None:
         with self._lock:
             # From here on none is sent; one that is under way is called back.
-            self._interrupted = True
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), None)
-            self._current = None
-            self._outputs.current = None
+            slot.interrupted = True
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(slot.thread), None)
+            slot.current = None
+            self._outputs.end(slot.tail)
 
-    def _execute(self, item: Item, began: float) -> tuple[Any, ...]:
+    def _execute(self, slot: Slot, item: Item, began: float) -> tuple[Any, ...]:
         task, attempt, what, payload = item
-        self._outputs.current = self._tail
-        os.environ["SCHEDULEMESH_TASK"] = f"t{task}"
-        os.environ["SCHEDULEMESH_ATTEMPT"] = str(attempt)
+        self._outputs.begin(slot.tail)
+        if len(self._slots) == 1:
+            # Of several at a time, none could have the environment for itself.
+            os.environ["SCHEDULEMESH_TASK"] = f"t{task}"
+            os.environ["SCHEDULEMESH_ATTEMPT"] = str(attempt)
         try:
             value = self.perform(what, payload)
             if inspect.iscoroutine(value):
@@ -228,7 +246,7 @@ class Lane:
             return "failed", micros_since(began), None, told
         except BaseException as error:  # noqa: BLE001 - SystemExit and the like are the user's too
             took = micros_since(began)
-            if self._interrupted:
+            if slot.interrupted:
                 return "stopped", took, None, None
             details = pack_exception(error, self._inline_max)
             return "failed", took, details, described("raised", error)

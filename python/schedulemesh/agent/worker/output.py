@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections import deque
 from typing import Any
 
@@ -33,8 +34,9 @@ class Tail:
 class Tee:
     """Stands in for `sys.stdout` or `sys.stderr` and lets the current task's tail hear it too.
 
-    Output of threads that a task starts is counted to the task that runs at that moment. Output of
-    child processes is not heard: it goes to the worker's log file only.
+    Output of threads that a task starts is counted to the task that runs at that moment, of several
+    to the one that began last. Output of child processes is not heard: it goes to the worker's log
+    file only.
     """
 
     def __init__(self, stream: Any, outputs: Outputs) -> None:
@@ -43,7 +45,7 @@ class Tee:
 
     def write(self, text: str) -> int:
         """Write through and keep."""
-        tail = self._outputs.current
+        tail = self._outputs.tail()
         if tail is not None:
             tail.add(text)
         return int(self._stream.write(text) or len(text))
@@ -59,10 +61,25 @@ class Tee:
 
 
 class Outputs:
-    """Puts the tees in place and holds the tail of the task that runs now."""
+    """Puts the tees in place and holds the tails of the tasks that run now."""
 
     def __init__(self) -> None:
-        self.current: Tail | None = None
+        self._by_thread: dict[int, Tail] = {}
+        self._latest: Tail | None = None
+
+    def begin(self, tail: Tail) -> None:
+        """Count what this thread prints to a tail from now on."""
+        self._by_thread[threading.get_ident()] = self._latest = tail
+
+    def end(self, tail: Tail) -> None:
+        """Do so no longer."""
+        self._by_thread.pop(threading.get_ident(), None)
+        if self._latest is tail:
+            self._latest = None
+
+    def tail(self) -> Tail | None:
+        """Return where what is printed in this thread belongs."""
+        return self._by_thread.get(threading.get_ident(), self._latest)
 
     def install(self) -> None:
         """Listen to this process from now on."""
