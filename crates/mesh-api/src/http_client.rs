@@ -258,8 +258,25 @@ impl HttpClient {
         S: Stream<Item = Result<Bytes, E>> + Send + 'static,
         E: std::error::Error + Send + Sync + 'static,
     {
+        self.put_pieces(&["v1", "blobs"], pieces).await
+    }
+
+    /// `PUT /v1/packages/{id}`, streamed.
+    pub async fn put_package<S, E>(&self, id: &str, pieces: S) -> Result<BlobView, Problem>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + 'static,
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        self.put_pieces(&["v1", "packages", id], pieces).await
+    }
+
+    async fn put_pieces<S, E>(&self, path: &[&str], pieces: S) -> Result<BlobView, Problem>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + 'static,
+        E: std::error::Error + Send + Sync + 'static,
+    {
         let body = reqwest::Body::wrap_stream(pieces);
-        self.json(self.request(Method::PUT, &["v1", "blobs"], &[]).body(body)).await
+        self.json(self.request(Method::PUT, path, &[]).body(body)).await
     }
 
     /// `GET /v1/blobs/{id}`, streamed.

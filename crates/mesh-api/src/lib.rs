@@ -9,6 +9,7 @@ pub mod agent;
 pub mod client_link;
 pub mod convert;
 pub mod http_client;
+pub mod package;
 pub mod problem;
 pub mod sse;
 pub mod v1;

@@ -33,12 +33,18 @@ struct Upload {
 }
 
 impl BlobWriter {
-    pub(crate) fn start(runtime: &Handle, http: HttpClient) -> Self {
+    /// Starts an upload: of a package when an id is given, else of a blob that gets one.
+    pub(crate) fn start(runtime: &Handle, http: HttpClient, package: Option<String>) -> Self {
         let (pieces, receiver) = mpsc::channel(PIECES_MAX);
         let stream = futures_util::stream::unfold(receiver, |mut receiver| async {
             receiver.recv().await.map(|piece| (piece, receiver))
         });
-        let answer = runtime.spawn(async move { http.put_blob(stream).await });
+        let answer = runtime.spawn(async move {
+            match package {
+                Some(id) => http.put_package(&id, stream).await,
+                None => http.put_blob(stream).await,
+            }
+        });
         Self { runtime: runtime.clone(), upload: Mutex::new(Some(Upload { pieces, answer })) }
     }
 

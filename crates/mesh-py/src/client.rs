@@ -1,6 +1,7 @@
 //! `Client`: what the SDK holds of one control plane.
 
 use std::mem::ManuallyDrop;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,7 +9,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use mesh_api::agent::{BlobFrame, CodeFrame, DataFrame, RemoteError};
 use mesh_api::client_link::EndedTask;
-use mesh_api::http_client::HttpClient;
 use mesh_api::problem::Problem;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
@@ -17,8 +17,9 @@ use tokio::runtime::{Builder, Runtime};
 use crate::blobs::{BlobReader, BlobWriter};
 use crate::desk::{self, CODE_INLINE_MAX, Event, Shape, Submission};
 use crate::error::{exception, parts};
-use crate::link::{self, Address};
-use crate::shared::{LinkState, Offer, Shared};
+use crate::link;
+use crate::place::Place;
+use crate::shared::{Guarded, LinkState, Offer, Shared};
 use crate::wait::{SIGNAL_CHECK, poll, seconds, wait};
 
 /// Kinds of events, as `schedulemesh.client` reads them.
@@ -81,7 +82,7 @@ impl Spec {
 #[pyclass(frozen, module = "schedulemesh._native")]
 pub(crate) struct Client {
     shared: Arc<Shared>,
-    http: HttpClient,
+    place: Arc<Place>,
     runtime: ManuallyDrop<Runtime>,
     /// The process that made it: its threads do not exist in a fork.
     process: u32,
@@ -91,9 +92,15 @@ pub(crate) struct Client {
 #[pymethods]
 impl Client {
     #[new]
-    #[pyo3(signature = (url, token=None))]
-    fn new(py: Python<'_>, url: &str, token: Option<&str>) -> PyResult<Self> {
-        let http = HttpClient::new(url, token).map_err(|problem| exception(py, problem))?;
+    #[pyo3(signature = (url, token=None, state_dir=None))]
+    fn new(
+        py: Python<'_>,
+        url: &str,
+        token: Option<&str>,
+        state_dir: Option<PathBuf>,
+    ) -> PyResult<Self> {
+        let place = Place::new(url, token, state_dir).map_err(|problem| exception(py, problem))?;
+        let place = Arc::new(place);
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("schedulemesh-link")
@@ -104,11 +111,10 @@ impl Client {
                 exception(py, Problem::new("INTERNAL", message, "raise the limit of processes"))
             })?;
         let shared = Arc::new(Shared::new());
-        let address = Address { url: http.url().to_owned(), token: token.map(str::to_owned) };
-        runtime.spawn(link::keep(Arc::clone(&shared), address));
+        runtime.spawn(link::keep(Arc::clone(&shared), Arc::clone(&place)));
         Ok(Self {
             shared,
-            http,
+            place,
             runtime: ManuallyDrop::new(runtime),
             process: std::process::id(),
             ended: AtomicBool::new(false),
@@ -117,8 +123,8 @@ impl Client {
 
     /// The address of the control plane.
     #[getter]
-    fn url(&self) -> &str {
-        self.http.url()
+    fn url(&self) -> String {
+        self.place.http().url().to_owned()
     }
 
     /// Waits until the link is up. Returns how many bytes travel inside a frame.
@@ -137,7 +143,7 @@ impl Client {
                 LinkState::Down(why) => why.clone(),
                 LinkState::Up { .. } | LinkState::Refused(_) | LinkState::Closed => None,
             };
-            let message = format!("no control plane answers at {}", self.http.url());
+            let message = format!("no control plane answers at {}", self.url());
             let remedy = "start one with `schedulemesh serve`, or say where it is with url=...";
             Err(told.unwrap_or_else(|| Problem::new("UNAVAILABLE", message, remedy)))
         };
@@ -148,6 +154,26 @@ impl Client {
     fn is_up(&self, py: Python<'_>) -> PyResult<bool> {
         self.check_fork(py)?;
         Ok(matches!(self.shared.lock().link, LinkState::Up { .. }))
+    }
+
+    /// Waits until the control plane is gone whose place this process may take: whether it is. `None`
+    /// when this client is over.
+    fn wait_orphaned(&self, py: Python<'_>, timeout: f64) -> PyResult<Option<bool>> {
+        self.check_fork(py)?;
+        let wait = seconds(Some(timeout)).unwrap_or(SIGNAL_CHECK);
+        let gone = |guarded: &mut Guarded| match &guarded.link {
+            LinkState::Closed | LinkState::Refused(_) => Some(None),
+            LinkState::Down(Some(_)) => self.place.is_heritable().then_some(Some(true)),
+            LinkState::Down(None) | LinkState::Up { .. } => None,
+        };
+        Ok(py.detach(|| self.shared.wait_for(wait, gone)).unwrap_or(Some(false)))
+    }
+
+    /// Dials now, if the link is down, instead of after the wait that it is in.
+    fn redial(&self, py: Python<'_>) -> PyResult<()> {
+        self.check_fork(py)?;
+        self.shared.redial.notify_one();
+        Ok(())
     }
 
     /// Queues a task for submission and returns its key. Waits only while too many are not accepted.
@@ -193,7 +219,7 @@ impl Client {
         if code.size() <= CODE_INLINE_MAX {
             return Ok(());
         }
-        let (http, bytes) = (self.http.clone(), code.inner.frame.bytes.clone());
+        let (http, bytes) = (self.place.http(), code.inner.frame.bytes.clone());
         wait(py, self.runtime.handle(), async move { http.put_code(bytes).await.map(drop) })
     }
 
@@ -273,7 +299,7 @@ impl Client {
         body: Option<Vec<u8>>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         self.check_fork(py)?;
-        let http = self.http.clone();
+        let http = self.place.http();
         let answer =
             wait(py, self.runtime.handle(), async move { http.raw(&method, &path, body).await })?;
         Ok(PyBytes::new(py, &answer))
@@ -282,13 +308,19 @@ impl Client {
     /// Starts to upload a blob.
     fn blob_writer(&self, py: Python<'_>) -> PyResult<BlobWriter> {
         self.check_fork(py)?;
-        Ok(BlobWriter::start(self.runtime.handle(), self.http.clone()))
+        Ok(BlobWriter::start(self.runtime.handle(), self.place.http(), None))
+    }
+
+    /// Starts to upload a package.
+    fn package_writer(&self, py: Python<'_>, package: String) -> PyResult<BlobWriter> {
+        self.check_fork(py)?;
+        Ok(BlobWriter::start(self.runtime.handle(), self.place.http(), Some(package)))
     }
 
     /// Starts to download a blob.
     fn blob_reader(&self, py: Python<'_>, blob: String) -> PyResult<BlobReader> {
         self.check_fork(py)?;
-        let http = self.http.clone();
+        let http = self.place.http();
         Ok(BlobReader::start(self.runtime.handle(), async move { http.blob(&blob).await }))
     }
 

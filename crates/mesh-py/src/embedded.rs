@@ -31,11 +31,15 @@ pub(crate) struct EmbeddedServer {
 
 #[pymethods]
 impl EmbeddedServer {
-    /// Starts a control plane on a free port of the loopback address.
+    /// Starts a control plane on the loopback address: at this port when it is free, else at another.
     #[staticmethod]
-    fn start(py: Python<'_>, state_dir: &str) -> PyResult<Self> {
-        let config = Config::embedded_in_process(Path::new(state_dir))
-            .map_err(|problem| exception(py, problem))?;
+    #[pyo3(signature = (state_dir, port=0))]
+    fn start(py: Python<'_>, state_dir: &str, port: u16) -> PyResult<Self> {
+        let config = |port| {
+            Config::embedded_in_process(Path::new(state_dir), port)
+                .map_err(|problem| exception(py, problem))
+        };
+        let (wanted, other) = (config(port)?, config(0)?);
         let runtime = Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("schedulemesh-server")
@@ -45,7 +49,15 @@ impl EmbeddedServer {
                 let message = format!("this process cannot start threads: {error}");
                 exception(py, Problem::new("INTERNAL", message, "raise the limit of processes"))
             })?;
-        let server = wait(py, runtime.handle(), Server::start(config))?;
+        let start = async move {
+            match Server::start(wanted).await {
+                Err(problem) if port != 0 && problem.code == "CANNOT_LISTEN" => {
+                    Server::start(other).await
+                }
+                started => started,
+            }
+        };
+        let server = wait(py, runtime.handle(), start)?;
         Ok(Self {
             url: server.url().to_owned(),
             token: server.admin_token().to_owned(),

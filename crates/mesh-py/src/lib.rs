@@ -9,15 +9,30 @@ mod desk;
 mod embedded;
 mod error;
 mod link;
+mod place;
 mod shared;
 mod wait;
 
+use std::path::PathBuf;
+
+use mesh_api::convert::blob_text;
 use pyo3::prelude::*;
 
 /// The BLAKE3 digest of some bytes, in hex.
 #[pyfunction]
 fn digest(data: &[u8]) -> String {
     blake3::hash(data).to_hex().to_string()
+}
+
+/// The id of the package that a file holds: the first half of its BLAKE3 digest, in hex.
+#[pyfunction]
+fn package_id(py: Python<'_>, path: PathBuf) -> PyResult<String> {
+    let digest = py.detach(|| {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(std::fs::File::open(path)?)?;
+        Ok::<_, std::io::Error>(hasher.finalize())
+    })?;
+    Ok(blob_text(mesh_api::package::id_of(&digest)))
 }
 
 /// The native module.
@@ -28,14 +43,15 @@ mod _native {
     #[pymodule_export]
     use super::client::{Client, Code, Spec};
     #[pymodule_export]
-    use super::digest;
-    #[pymodule_export]
     use super::embedded::EmbeddedServer;
+    #[pymodule_export]
+    use super::{digest, package_id};
 
     use pyo3::prelude::*;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("PACKAGE_MAX", mesh_api::package::PACKAGE_MAX)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
+use crate::place::{Address, Place};
 use crate::shared::{LinkState, Shared};
 
 /// How long dialling and introducing may take.
@@ -35,14 +36,6 @@ const SILENT_BEATS: u32 = 4;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// Whom to dial.
-#[derive(Clone, Debug)]
-pub(crate) struct Address {
-    /// Such as `http://127.0.0.1:7420`.
-    pub(crate) url: String,
-    pub(crate) token: Option<String>,
-}
-
 /// What a welcome says.
 struct Terms {
     heartbeat: Duration,
@@ -58,26 +51,40 @@ enum Failure {
 }
 
 /// Keeps the link up until the client is closed or refused for good.
-pub(crate) async fn keep(shared: Arc<Shared>, address: Address) {
+pub(crate) async fn keep(shared: Arc<Shared>, place: Arc<Place>) {
     let mut wait = BACKOFF_MIN;
+    let mut was_up = false;
     while !shared.is_closed() {
-        let why = match tokio::time::timeout(HELLO_TIMEOUT, dial(&address)).await {
-            Ok(Ok((socket, terms))) => {
+        let why = match find(&place).await {
+            Ok((socket, terms)) => {
                 wait = BACKOFF_MIN;
+                was_up = true;
                 shared.set_link(LinkState::Up { inline_max: terms.inline_max });
                 let why = carry(&shared, socket, terms.heartbeat).await;
                 shared.lock().desk.link_lost();
                 why
             }
-            Ok(Err(Failure::Final(problem))) => return shared.refuse(problem),
-            Ok(Err(Failure::Trouble(problem))) => problem,
-            Err(_elapsed) => unavailable(&address.url, "it does not answer"),
+            // The token was right: somebody else has the address of one that ended.
+            Err(Failure::Final(problem)) if was_up && place.moves() => problem,
+            Err(Failure::Final(problem)) => return shared.refuse(problem),
+            Err(Failure::Trouble(problem)) => problem,
         };
         shared.set_link(LinkState::Down(Some(why)));
         if !shared.is_closed() {
-            tokio::time::sleep(wait.mul_f64(0.5 + 0.5 * chance())).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait.mul_f64(0.5 + 0.5 * chance())) => {}
+                () = shared.redial.notified() => {}
+            }
             wait = (wait * 2).min(BACKOFF_MAX);
         }
+    }
+}
+
+async fn find(place: &Place) -> Result<(Socket, Terms), Failure> {
+    let address = place.look().map_err(Failure::Trouble)?;
+    match tokio::time::timeout(HELLO_TIMEOUT, dial(&address)).await {
+        Ok(dialled) => dialled,
+        Err(_elapsed) => Err(Failure::Trouble(unavailable(&address.url, "it does not answer"))),
     }
 }
 

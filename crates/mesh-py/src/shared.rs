@@ -53,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) outgoing: Notify,
     /// Rings when Python has taken the news.
     pub(crate) taken: Notify,
+    /// Rings when it makes sense to dial at once.
+    pub(crate) redial: Notify,
 }
 
 /// What came of an attempt to submit.
@@ -76,6 +78,7 @@ impl Shared {
             changed: Condvar::new(),
             outgoing: Notify::new(),
             taken: Notify::new(),
+            redial: Notify::new(),
         }
     }
 
@@ -174,6 +177,7 @@ impl Shared {
         self.announce();
         self.outgoing.notify_one();
         self.taken.notify_one();
+        self.redial.notify_one();
     }
 
     /// Whether the user closed the client.

@@ -1,6 +1,7 @@
 //! Files for bytes that are too many to keep beside the journal. A blob is written once, under a
 //! temporary name, and is there when it is durable. Its id is half chance, so that it can't be
-//! guessed, and half digest, so that equal bytes can be told.
+//! guessed, and half digest, so that equal bytes can be told. A package is a blob whose id is all
+//! digest, so that whoever has its bytes can name it.
 
 use std::collections::HashSet;
 use std::io;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mesh_api::convert::blob_text;
+use mesh_api::package;
 use mesh_api::problem::Problem;
 use mesh_core::model::task::BlobId;
 use tokio::fs::{self, File};
@@ -140,11 +142,26 @@ impl BlobWriter {
     }
 
     /// Makes the blob durable.
-    pub async fn finish(mut self) -> Result<(BlobId, u64), Problem> {
+    pub async fn finish(self) -> Result<(BlobId, u64), Problem> {
+        let id = new_id(&self.hasher)?;
+        self.finish_as(id).await
+    }
+
+    /// Makes a package durable: a blob whose id is the digest of its bytes.
+    pub async fn finish_package(self, said: BlobId) -> Result<(BlobId, u64), Problem> {
+        let found = package::id_of(&self.hasher.finalize());
+        if found != said {
+            let (found, size) = (blob_text(found), self.size);
+            let message = format!("the {size} bytes are package {found}, not {}", blob_text(said));
+            return Err(Problem::new("INVALID", message, "send the bytes whole and unchanged"));
+        }
+        self.finish_as(said).await
+    }
+
+    async fn finish_as(mut self, id: BlobId) -> Result<(BlobId, u64), Problem> {
         let failed = |error: &io::Error| failed("finish", error);
         self.file.flush().await.map_err(|error| failed(&error))?;
         self.file.sync_all().await.map_err(|error| failed(&error))?;
-        let id = new_id(&self.hasher)?;
         let path = self.dir.join(blob_text(id));
         fs::rename(&self.path, path).await.map_err(|error| failed(&error))?;
         self.finished = true;

@@ -22,6 +22,7 @@ use crate::driver::{Settings, StartError, start};
 use crate::fold::fold_journal;
 use crate::handle::Handle;
 use crate::http::{App, router};
+use crate::packages;
 use crate::state_dir::StateDir;
 
 /// How often blobs that nothing refers to are looked for.
@@ -74,7 +75,10 @@ impl Server {
         tasks.spawn(collect_blobs(app.handle.clone()));
         tasks.spawn(fold_journal(app.handle.clone(), folding, settings.limits));
         let path = state_dir.path().to_path_buf();
-        state_dir.announce(&url).map_err(|error| not_started(&path, &error.to_string()))?;
+        let embedded = app.config.embedded;
+        state_dir
+            .announce(&url, embedded)
+            .map_err(|error| not_started(&path, &error.to_string()))?;
         let admin_token = crate::state_dir::admin_token(&path)
             .ok_or_else(|| not_started(&path, "its admin token can't be read"))?;
         tracing::info!(url, state_dir = %path.display(), "server started");
@@ -171,13 +175,20 @@ async fn collect_blobs(handle: Handle) {
             () = sleep(wait) => {}
             () = handle.shared.asks.closed() => return,
         }
-        match handle.ask(0, |reply| Ask::UsedBlobs { reply }).await {
+        match used_blobs(&handle).await {
             Ok(used) => collect(handle.blobs().clone(), used).await,
             // The store is in trouble; then nothing is known to be unused.
             Err(problem) => tracing::debug!(%problem, "unused blobs not looked for"),
         }
         wait = COLLECT_EVERY;
     }
+}
+
+/// What the books refer to, and what runtime environments do.
+async fn used_blobs(handle: &Handle) -> Result<HashSet<BlobId>, Problem> {
+    let mut used = handle.ask(0, |reply| Ask::UsedBlobs { reply }).await?;
+    used.extend(handle.read(|mesh, _now| packages::used(mesh)).await?);
+    Ok(used)
 }
 
 async fn collect(blobs: Blobs, used: HashSet<BlobId>) {

@@ -30,7 +30,11 @@ pub struct ServerInfo {
     /// Its process.
     pub pid: u32,
     /// Its version.
+    #[serde(default)]
     pub version: String,
+    /// Whether it lives in somebody's program, and ends with that.
+    #[serde(default)]
+    pub embedded: bool,
 }
 
 impl ServerInfo {
@@ -98,11 +102,12 @@ impl StateDir {
 
     /// Says where the server is, to command lines and programs on this machine. Call it once the
     /// server listens.
-    pub fn announce(&mut self, url: &str) -> io::Result<()> {
+    pub fn announce(&mut self, url: &str, embedded: bool) -> io::Result<()> {
         let info = ServerInfo {
             url: url.to_owned(),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            embedded,
         };
         let text = serde_json::to_vec(&info).map_err(io::Error::other)?;
         write_whole(&self.path.join(SERVER_FILE), &text)?;
@@ -232,7 +237,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut first = StateDir::open(dir.path()).unwrap();
         assert_eq!(ServerInfo::of_running(dir.path()), None);
-        first.announce("http://127.0.0.1:7420").unwrap();
+        first.announce("http://127.0.0.1:7420", false).unwrap();
         let problem = StateDir::open(dir.path()).unwrap_err();
         assert_eq!(problem.code, "STATE_DIR_IN_USE");
         let who = format!("in use by http://127.0.0.1:7420 (pid {})", std::process::id());
@@ -240,6 +245,18 @@ mod tests {
         drop(first);
         assert_eq!(ServerInfo::of_running(dir.path()), None);
         StateDir::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_server_inside_a_program_says_so_and_a_file_that_does_not_say_means_no() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut owner = StateDir::open(dir.path()).unwrap();
+        owner.announce("http://127.0.0.1:7420", true).unwrap();
+        assert!(ServerInfo::of_running(dir.path()).unwrap().embedded);
+        let text =
+            format!(r#"{{"url":"http://a","pid":{},"version":"0.1.0"}}"#, std::process::id());
+        fs::write(dir.path().join(SERVER_FILE), text).unwrap();
+        assert!(!ServerInfo::of_running(dir.path()).unwrap().embedded);
     }
 
     #[test]

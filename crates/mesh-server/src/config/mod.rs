@@ -52,6 +52,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Clusters that are registered at the start.
     pub clusters_file: Option<PathBuf>,
+    /// Whether the server lives in somebody's program, and ends with that.
+    pub embedded: bool,
     settings: Vec<SettingView>,
 }
 
@@ -138,13 +140,14 @@ impl Config {
 
     /// The same, as far as the environment of this process and the file in the directory do not say
     /// otherwise: for a server in a user's own program, which clusters elsewhere may have to reach.
-    pub fn embedded_in_process(state_dir: &Path) -> Result<Self, Problem> {
+    /// `port` is where it listens on loopback, 0 for a free one.
+    pub fn embedded_in_process(state_dir: &Path, port: u16) -> Result<Self, Problem> {
         let dir = state_dir.to_string_lossy().into_owned();
         let mut sources = Sources::of_process(vec![("state-dir".to_owned(), dir)], None);
         if sources.variable("SCHEDULEMESH_LISTEN").is_none() {
-            sources.flags.push(("listen".to_owned(), "127.0.0.1:0".to_owned()));
+            sources.flags.push(("listen".to_owned(), format!("127.0.0.1:{port}")));
         }
-        Self::resolve(&sources)
+        Ok(Self { embedded: true, ..Self::resolve(&sources)? })
     }
 
     /// Every setting with its value and origin, in the order of the table.
@@ -275,6 +278,7 @@ impl Reader<'_> {
             log_level: log_level?,
             log_format: log_format?,
             clusters_file,
+            embedded: false,
             settings: self.settings(),
         })
     }

@@ -9,6 +9,7 @@ use futures_util::{StreamExt as _, stream};
 use mesh_api::CODE_MAX;
 use mesh_api::convert;
 use mesh_api::http_client::OUTCOME_HEADER;
+use mesh_api::package::PACKAGE_MAX;
 use mesh_api::problem::Problem;
 use mesh_api::v1::BlobView;
 use mesh_core::Mesh;
@@ -20,6 +21,7 @@ use super::App;
 use super::failure::{Answer, Name, whole};
 use super::tasks::Wanted;
 use super::view;
+use crate::blobs::BlobWriter;
 use crate::clients::code_too_large;
 
 /// Bytes that are read from a blob at a time: all that one download keeps in memory.
@@ -80,16 +82,8 @@ fn gone(task: TaskId) -> Problem {
                content_type = "application/problem+json"))
 )]
 pub(crate) async fn put_blob(State(app): State<App>, request: Request) -> Answer<Json<BlobView>> {
-    let mut writer = app.handle.blobs().create().await?;
-    let mut pieces = request.into_body().into_data_stream();
-    while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(|error| {
-            let message = format!("the upload broke after {} bytes: {error}", writer.size());
-            Problem::new("INVALID", message, "upload it again")
-        });
-        writer.write(&piece?).await?;
-    }
-    let (id, size) = writer.finish().await?;
+    let writer = app.handle.blobs().create().await?;
+    let (id, size) = received(writer, request, u64::MAX).await?.finish().await?;
     Ok(Json(BlobView { id: convert::blob_text(id), size }))
 }
 
@@ -103,6 +97,63 @@ pub(crate) async fn put_blob(State(app): State<App>, request: Request) -> Answer
 )]
 pub(crate) async fn get_blob(State(app): State<App>, Name(id): Name) -> Answer<Response> {
     Ok(blob_body(&app, convert::blob_id(&id)?).await?)
+}
+
+/// Store a package under the first 32 hexadecimal digits of the BLAKE3 digest of its bytes: a folder
+/// that runtime environments name as `schedulemesh://ID/SIZE/NAME`. It is kept for an hour, and then for as long
+/// as a cluster, or a task that has not ended, names it.
+#[utoipa::path(
+    put, path = "/v1/packages/{id}", tag = "data",
+    params(("id" = String, Path, description = "32 hexadecimal digits")),
+    request_body(content = [u8], content_type = "application/octet-stream"),
+    responses((status = 200, description = "Its id and size", body = BlobView),
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
+)]
+pub(crate) async fn put_package(
+    State(app): State<App>,
+    Name(id): Name,
+    request: Request,
+) -> Answer<Json<BlobView>> {
+    let id = convert::blob_id(&id)?;
+    let writer = app.handle.blobs().create().await?;
+    let (id, size) = received(writer, request, PACKAGE_MAX).await?.finish_package(id).await?;
+    Ok(Json(BlobView { id: convert::blob_text(id), size }))
+}
+
+/// Whether a package is here. If so, it is kept for another hour.
+#[utoipa::path(
+    get, path = "/v1/packages/{id}", tag = "data", params(("id" = String, Path)),
+    responses((status = 200, description = "Its id and size", body = BlobView),
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json"))
+)]
+pub(crate) async fn get_package(State(app): State<App>, Name(id): Name) -> Answer<Json<BlobView>> {
+    let id = convert::blob_id(&id)?;
+    let size = app.handle.blobs().claim(id).await?;
+    Ok(Json(BlobView { id: convert::blob_text(id), size }))
+}
+
+/// Writes a body into a blob, as far as it is not too large.
+async fn received(
+    mut writer: BlobWriter,
+    request: Request,
+    size_max: u64,
+) -> Result<BlobWriter, Problem> {
+    let mut pieces = request.into_body().into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| {
+            let message = format!("the upload broke after {} bytes: {error}", writer.size());
+            Problem::new("INVALID", message, "upload it again")
+        });
+        writer.write(&piece?).await?;
+        if writer.size() > size_max {
+            let message =
+                format!("the package has more than the {size_max} bytes that are allowed");
+            return Err(Problem::new("TOO_LARGE", message, "leave out files with `excludes`"));
+        }
+    }
+    Ok(writer)
 }
 
 async fn blob_body(app: &App, id: BlobId) -> Result<Response, Problem> {

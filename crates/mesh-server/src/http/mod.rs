@@ -107,8 +107,7 @@ fn parts() -> (Router<App>, Router<App>, OpenApi) {
         .merge(task_routes())
         .merge(cluster_routes())
         .split_for_parts();
-    let (streamed, rest) =
-        OpenApiRouter::<App>::new().routes(routes!(data::put_blob)).split_for_parts();
+    let (streamed, rest) = OpenApiRouter::<App>::new().merge(streamed_routes()).split_for_parts();
     (whole, streamed, document.merge_from(rest))
 }
 
@@ -122,6 +121,13 @@ fn server_routes() -> OpenApiRouter<App> {
         .routes(routes!(events::events))
         .routes(routes!(links::agent))
         .routes(routes!(links::client))
+}
+
+/// Looking for a package is beside bringing it: a path belongs to one router.
+fn streamed_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(data::put_blob))
+        .routes(routes!(data::get_package, data::put_package))
 }
 
 fn task_routes() -> OpenApiRouter<App> {
