@@ -85,6 +85,10 @@ pub enum StoreError {
         /// The last durable event.
         last: Seq,
     },
+    /// The store was closed while somebody still wanted to write a snapshot beside it. Nothing of
+    /// that is kept.
+    #[error("the store was closed; open it again")]
+    Closed,
     /// The system failed to read, write or sync. After a failed write nobody knows what the disk
     /// holds: the store takes no more writes until it is opened again, which finds out.
     #[error("cannot {doing} {}: {source}", path.display())]
@@ -185,7 +189,8 @@ impl StoreError {
             | Self::Full { .. }
             | Self::TooLarge { .. }
             | Self::Codec { .. }
-            | Self::Ahead { .. } => false,
+            | Self::Ahead { .. }
+            | Self::Closed => false,
         }
     }
 }

@@ -99,9 +99,14 @@ pub trait Store: Send {
     /// The number of the oldest event that is still kept; 0 when none is.
     fn oldest_seq(&self) -> Result<Seq>;
 
-    /// Makes a snapshot durable, after which entries that end at or before both `seq` and
-    /// `keep_after` are dropped.
-    fn save_snapshot(&mut self, seq: Seq, snapshot: &Snapshot, keep_after: Seq) -> Result<()>;
+    /// Somebody who writes snapshots beside the owner, on another thread. After the store was
+    /// dropped every answer is [`StoreError::Closed`].
+    fn snapshots(&self) -> Box<dyn SnapshotWriter>;
+
+    /// Makes a snapshot durable, and waits for it. See [`SnapshotWriter::save`].
+    fn save_snapshot(&mut self, seq: Seq, snapshot: &Snapshot, keep_after: Seq) -> Result<()> {
+        self.snapshots().save(seq, snapshot, keep_after)
+    }
 
     /// The bytes of a task; `None` when there are none.
     fn data(&self, task: TaskId, side: Side) -> Result<Option<Bytes>>;
@@ -111,4 +116,15 @@ pub trait Store: Send {
 
     /// Whether the code of a digest is here.
     fn has_code(&self, digest: &Digest) -> Result<bool>;
+}
+
+/// Writes snapshots while the owner of the store goes on appending: an append waits for one short
+/// step of it at most.
+pub trait SnapshotWriter: Send {
+    /// Makes a snapshot durable, unless there is one that includes as much, after which entries that
+    /// end at or before both `seq` and `keep_after` are dropped.
+    ///
+    /// Killed at any moment, the snapshot before is there until this one is. A failure that leaves
+    /// open what the disk holds stops the store as a failed append does.
+    fn save(&mut self, seq: Seq, snapshot: &Snapshot, keep_after: Seq) -> Result<()>;
 }

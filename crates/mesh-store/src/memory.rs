@@ -18,13 +18,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use mesh_core::model::id::{Digest, TaskId};
 use mesh_core::snapshot::Snapshot;
 
-use crate::{Batch, Entry, Result, Seq, Side, Store, StoreError};
+use crate::{Batch, Entry, Result, Seq, Side, SnapshotWriter, Store, StoreError};
 
 /// What goes wrong with a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +72,7 @@ impl MemoryDisk {
         if std::mem::replace(&mut shared.open, true) {
             return Err(StoreError::Locked { path: path(), pid: Some(std::process::id()) });
         }
-        Ok(MemoryStore { disk: self.clone(), last: shared.kept.last, poisoned: false })
+        Ok(MemoryStore { desk: Desk::new(self), last: shared.kept.last })
     }
 
     /// Makes the next write that is not yet doomed fail.
@@ -88,49 +89,70 @@ impl MemoryDisk {
 /// A store on a [`MemoryDisk`].
 #[derive(Debug)]
 pub struct MemoryStore {
-    disk: MemoryDisk,
+    desk: Desk,
     last: Seq,
-    poisoned: bool,
 }
 
-impl MemoryStore {
+/// What a store shares with those who write its snapshots.
+#[derive(Clone, Debug)]
+struct Desk {
+    disk: MemoryDisk,
+    poisoned: Arc<AtomicBool>,
+    closed: Arc<AtomicBool>,
+}
+
+impl Desk {
+    fn new(disk: &MemoryDisk) -> Self {
+        Self { disk: disk.clone(), poisoned: Arc::default(), closed: Arc::default() }
+    }
+
     /// Changes what is kept, unless a fault was asked for.
-    fn write<T>(&mut self, change: impl FnOnce(&mut Kept) -> T) -> Result<T> {
+    fn write<T>(&self, change: impl FnOnce(&mut Kept) -> Result<T>) -> Result<T> {
         let failed = |why: &str| StoreError::Failed {
             path: path(),
             doing: "write to",
             source: why.to_owned().into(),
         };
-        if self.poisoned {
+        let mut shared = self.disk.shared();
+        if self.closed.load(Ordering::Acquire) {
+            return Err(StoreError::Closed);
+        }
+        if self.poisoned.load(Ordering::Acquire) {
             return Err(failed("it failed before and must be opened again"));
         }
-        let mut shared = self.disk.shared();
         match shared.faults.pop_front() {
-            None => return Ok(change(&mut shared.kept)),
+            None => return change(&mut shared.kept),
             Some(Fault::Full) => return Err(StoreError::Full { path: path() }),
             Some(Fault::Failed) => {}
             Some(Fault::FailedButKept) => {
-                change(&mut shared.kept);
+                change(&mut shared.kept)?;
             }
         }
-        drop(shared);
-        self.poisoned = true;
+        self.poisoned.store(true, Ordering::Release);
         Err(failed("this fault was asked for"))
+    }
+}
+
+impl SnapshotWriter for Desk {
+    fn save(&mut self, seq: Seq, snapshot: &Snapshot, keep_after: Seq) -> Result<()> {
+        self.write(|kept| kept.save(seq, snapshot, keep_after))
     }
 }
 
 impl Drop for MemoryStore {
     fn drop(&mut self) {
-        self.disk.shared().open = false;
+        let mut shared = self.desk.disk.shared();
+        self.desk.closed.store(true, Ordering::Release);
+        shared.open = false;
     }
 }
 
 impl Store for MemoryStore {
     fn append(&mut self, batch: &Batch) -> Result<Seq> {
-        if batch.is_empty() && !self.poisoned {
+        if batch.is_empty() && !self.desk.poisoned.load(Ordering::Acquire) {
             return Ok(self.last);
         }
-        self.last = self.write(|kept| kept.append(batch))?;
+        self.last = self.desk.write(|kept| Ok(kept.append(batch)))?;
         Ok(self.last)
     }
 
@@ -139,14 +161,14 @@ impl Store for MemoryStore {
     }
 
     fn load_snapshot(&self) -> Result<Option<(Seq, Snapshot)>> {
-        Ok(self.disk.shared().kept.snapshot.clone())
+        Ok(self.desk.disk.shared().kept.snapshot.clone())
     }
 
     fn replay(&self, after: Seq, visit: &mut dyn FnMut(Entry) -> bool) -> Result<()> {
         let mut next = after;
         loop {
             // Not held while visiting: a visitor may look at the disk.
-            let Some(entry) = self.disk.shared().kept.entry_after(next) else { return Ok(()) };
+            let Some(entry) = self.desk.disk.shared().kept.entry_after(next) else { return Ok(()) };
             next = entry.last();
             if !visit(entry) {
                 return Ok(());
@@ -155,32 +177,23 @@ impl Store for MemoryStore {
     }
 
     fn oldest_seq(&self) -> Result<Seq> {
-        Ok(self.disk.shared().kept.journal.front().map_or(0, |entry| entry.first))
+        Ok(self.desk.disk.shared().kept.journal.front().map_or(0, |entry| entry.first))
     }
 
-    fn save_snapshot(&mut self, seq: Seq, snapshot: &Snapshot, keep_after: Seq) -> Result<()> {
-        if seq > self.last {
-            return Err(StoreError::Ahead { seq, last: self.last });
-        }
-        self.write(|kept| {
-            kept.snapshot = Some((seq, snapshot.clone()));
-            let drop_to = seq.min(keep_after);
-            while kept.journal.front().is_some_and(|entry| entry.last() <= drop_to) {
-                kept.journal.pop_front();
-            }
-        })
+    fn snapshots(&self) -> Box<dyn SnapshotWriter> {
+        Box::new(self.desk.clone())
     }
 
     fn data(&self, task: TaskId, side: Side) -> Result<Option<Bytes>> {
-        Ok(self.disk.shared().kept.data.get(&(task, side)).cloned())
+        Ok(self.desk.disk.shared().kept.data.get(&(task, side)).cloned())
     }
 
     fn code(&self, digest: &Digest) -> Result<Option<Bytes>> {
-        Ok(self.disk.shared().kept.code.get(digest).cloned())
+        Ok(self.desk.disk.shared().kept.code.get(digest).cloned())
     }
 
     fn has_code(&self, digest: &Digest) -> Result<bool> {
-        Ok(self.disk.shared().kept.code.contains_key(digest))
+        Ok(self.desk.disk.shared().kept.code.contains_key(digest))
     }
 }
 
@@ -204,6 +217,20 @@ impl Kept {
             self.code.remove(digest);
         }
         self.last
+    }
+
+    fn save(&mut self, seq: Seq, snapshot: &Snapshot, keep_after: Seq) -> Result<()> {
+        if seq > self.last {
+            return Err(StoreError::Ahead { seq, last: self.last });
+        }
+        if self.snapshot.as_ref().is_none_or(|(newest, _)| *newest < seq) {
+            self.snapshot = Some((seq, snapshot.clone()));
+        }
+        let drop_to = seq.min(keep_after);
+        while self.journal.front().is_some_and(|entry| entry.last() <= drop_to) {
+            self.journal.pop_front();
+        }
+        Ok(())
     }
 
     /// What the first entry that ends after an event holds after it.

@@ -2,64 +2,69 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::file::{Access, Database};
+use super::shared::Shared;
 use crate::{Result, StoreError};
 
 /// Bytes of the log after which it is emptied.
 const EVERY_BYTES: usize = 8 << 20;
 /// What a commit writes at least: a few pages, whatever is in it.
 const COMMIT_BYTES: usize = 16 << 10;
+/// Pages in the log from which it is started over, so that it does not grow while commits keep
+/// coming.
+const START_OVER_PAGES: i64 = 4_096;
 
-/// A thread that copies what is in the log to its place in the file.
+/// A thread that copies what is in the log to its place in the file. Dropped after the last
+/// [`Wake`], it is waited for.
 #[derive(Debug)]
 pub(super) struct Checkpointer {
-    wake: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
-    failed: Arc<AtomicBool>,
-    written: usize,
+}
+
+/// Wakes the thread when there is enough to do. It ends when the last of these is gone.
+#[derive(Clone, Debug)]
+pub(super) struct Wake {
+    sender: SyncSender<()>,
+    written: Arc<AtomicUsize>,
 }
 
 impl Checkpointer {
     /// Starts the thread.
-    pub(super) fn start(path: &Path) -> Result<Self> {
-        let db = Database::open(path, Access::Checkpointer)?;
-        let (wake, woken) = sync_channel(1);
-        let failed = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&failed);
+    pub(super) fn start(path: &Path, shared: &Arc<Shared>) -> Result<(Self, Wake)> {
+        let db = Database::open(path, Access::Guest)?;
+        // Whoever reads for long only delays it; waiting for him would delay commits.
+        db.conn
+            .busy_timeout(Duration::ZERO)
+            .map_err(|error| StoreError::sqlite(path, "configure", error))?;
+        let (sender, woken) = sync_channel(1);
+        let shared = Arc::clone(shared);
         let thread = std::thread::Builder::new()
             .name("mesh-checkpoint".into())
-            .spawn(move || run(&db, &woken, &flag))
+            .spawn(move || run(&db, &woken, &shared))
             .map_err(|error| StoreError::io(path, "start a checkpointer for", error))?;
-        Ok(Self { wake: Some(wake), thread: Some(thread), failed, written: 0 })
+        Ok((Self { thread: Some(thread) }, Wake { sender, written: Arc::default() }))
     }
+}
 
+impl Wake {
     /// Takes note of a commit of so many bytes, and wakes the thread when there is enough to do.
-    pub(super) fn committed(&mut self, bytes: usize) {
-        self.written = self.written.saturating_add(bytes).saturating_add(COMMIT_BYTES);
-        if self.written < EVERY_BYTES {
-            return;
-        }
+    pub(super) fn committed(&self, bytes: usize) {
+        let bytes = bytes.saturating_add(COMMIT_BYTES);
+        let before = self.written.fetch_add(bytes, Ordering::Relaxed);
         // A full channel means that the thread is about to look anyway.
-        if let Some(wake) = &self.wake
-            && wake.try_send(()).is_ok()
-        {
-            self.written = 0;
+        if before.saturating_add(bytes) >= EVERY_BYTES && self.sender.try_send(()).is_ok() {
+            self.written.store(0, Ordering::Relaxed);
         }
-    }
-
-    /// Whether the system failed to write or sync the file.
-    pub(super) fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
     }
 }
 
 impl Drop for Checkpointer {
     fn drop(&mut self) {
-        drop(self.wake.take());
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -68,20 +73,33 @@ impl Drop for Checkpointer {
     }
 }
 
-fn run(db: &Database, woken: &Receiver<()>, failed: &AtomicBool) {
+fn run(db: &Database, woken: &Receiver<()>, shared: &Shared) {
     while woken.recv().is_ok() {
-        let Err(error) = checkpoint(db) else { continue };
+        let Err(error) = shared.poison_if_grave(empty(db, shared)) else { continue };
         tracing::warn!(%error, "cannot empty the write-ahead log");
         if error.poisons() {
-            failed.store(true, Ordering::Release);
             return;
         }
     }
 }
 
-/// Copies as much as is possible without making anybody wait.
-fn checkpoint(db: &Database) -> Result<()> {
+/// Copies what is in the log without making anybody wait. When the log has become long, it is
+/// started over: that commits have to wait for, and so all but what they added in the meantime is
+/// copied before.
+fn empty(db: &Database, shared: &Shared) -> Result<()> {
+    let (pages, copied) = checkpoint(db, "PRAGMA wal_checkpoint(PASSIVE)")?;
+    if pages < START_OVER_PAGES || copied < pages {
+        return Ok(());
+    }
+    checkpoint(db, "PRAGMA wal_checkpoint(PASSIVE)")?;
+    let _turn = shared.guest_turn();
+    checkpoint(db, "PRAGMA wal_checkpoint(RESTART)")?;
+    Ok(())
+}
+
+/// How many pages are in the log, and how many of those are in the file now too.
+fn checkpoint(db: &Database, sql: &str) -> Result<(i64, i64)> {
     db.conn
-        .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_row| Ok(()))
+        .query_row(sql, [], |row| Ok((row.get(1)?, row.get(2)?)))
         .map_err(|error| db.failed("checkpoint", error))
 }

@@ -20,9 +20,10 @@ const MAGIC: &[u8] = b"SQLite format 3\0";
 /// Bytes of an SQLite file's header.
 const HEADER_BYTES: usize = 100;
 /// Pages in the write-ahead log from which a commit helps to empty it. The checkpointer does so
-/// long before; but only a commit can start the log over while others keep coming.
-const AUTOCHECKPOINT_PAGES: u32 = 10_000;
-/// What the log is cut to when it is started over after a burst.
+/// long before, unless the disk is too slow for both: then commits must become slower.
+const AUTOCHECKPOINT_PAGES: u32 = 40_000;
+/// What the log is cut to when it is started over after a burst. Below that it keeps its size:
+/// writing over what is there is cheaper than making the file longer.
 const LOG_BYTES_KEPT: u32 = 64 << 20;
 /// How long to wait for a program that looks at the file from outside.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -72,8 +73,8 @@ pub(super) struct Database {
 pub(super) enum Access {
     /// Its owner, to read and write.
     Owner,
-    /// The owner's checkpointer.
-    Checkpointer,
+    /// Somebody who works beside the owner, in the same process.
+    Guest,
     /// Somebody who looks at it while it may be in use.
     Inspector,
 }
@@ -82,7 +83,7 @@ impl Database {
     /// Opens a file that [`recognise`] accepted.
     pub(super) fn open(path: &Path, access: Access) -> Result<Self> {
         let mode = match access {
-            Access::Owner | Access::Checkpointer => OpenFlags::SQLITE_OPEN_READ_WRITE,
+            Access::Owner | Access::Guest => OpenFlags::SQLITE_OPEN_READ_WRITE,
             Access::Inspector => OpenFlags::SQLITE_OPEN_READ_ONLY,
         };
         let conn = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)
@@ -93,7 +94,7 @@ impl Database {
         db.check_version()?;
         if access != Access::Inspector {
             db.keep_log_on_close(false)?;
-            db.configure().map_err(|error| db.failed("configure", error))?;
+            db.configure(access).map_err(|error| db.failed("configure", error))?;
         }
         Ok(db)
     }
@@ -140,12 +141,13 @@ impl Database {
         refuse_newer(&self.path, found)
     }
 
-    fn configure(&self) -> rusqlite::Result<()> {
+    fn configure(&self, access: Access) -> rusqlite::Result<()> {
         let conn = &self.conn;
         conn.busy_timeout(BUSY_TIMEOUT)?;
+        let autocheckpoint = if access == Access::Owner { AUTOCHECKPOINT_PAGES } else { 0 };
         conn.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         conn.pragma_update(None, "synchronous", "FULL")?;
-        conn.pragma_update(None, "wal_autocheckpoint", AUTOCHECKPOINT_PAGES)?;
+        conn.pragma_update(None, "wal_autocheckpoint", autocheckpoint)?;
         conn.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
         conn.pragma_update(None, "temp_store", "MEMORY")?;
         conn.pragma_update(None, "trusted_schema", "OFF")

@@ -1,25 +1,31 @@
 //! A store in one SQLite file, in tables that grow at their ends.
 //!
 //! Write-ahead log, synced at every commit. A commit is one row of the journal and one row for
-//! each piece of data; nothing has a secondary index. The log is emptied by a thread of its own.
+//! each piece of data; nothing has a secondary index. The log is emptied by a thread of its own, and
+//! snapshots are written on whatever thread has the time, over a connection of their own.
 
 mod checkpoint;
+mod desk;
 mod file;
 mod lock;
 mod read;
+mod shared;
 mod snapshot;
 mod write;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use mesh_core::model::id::{Digest, TaskId};
 use mesh_core::snapshot::Snapshot;
 
-use self::checkpoint::Checkpointer;
+use self::checkpoint::{Checkpointer, Wake};
+use self::desk::{AtDesk, Desk};
 use self::file::{Access, Database};
 use self::lock::Lock;
-use crate::{Batch, Entry, Result, Seq, Side, Store, StoreError};
+use self::shared::Shared;
+use crate::{Batch, Entry, Result, Seq, Side, SnapshotWriter, Store, StoreError};
 
 /// The name of the file in its directory.
 const FILE_NAME: &str = "mesh.db";
@@ -29,12 +35,15 @@ const LOCK_NAME: &str = "mesh.lock";
 /// A store in a directory. Nobody else can open it while this lives.
 #[derive(Debug)]
 pub struct SqliteStore {
-    // Dropped in this order: the thread ends, the log is emptied, and only then others may come.
-    checkpointer: Checkpointer,
+    // Dropped in this order, after the desk was closed: the thread ends, the log is emptied, and only
+    // then others may come.
+    desk: Arc<Desk>,
+    wake: Wake,
+    _checkpointer: Checkpointer,
     db: Database,
     _lock: Lock,
     last: Seq,
-    poison: Option<String>,
+    shared: Arc<Shared>,
 }
 
 impl SqliteStore {
@@ -51,8 +60,10 @@ impl SqliteStore {
         }
         let db = Database::open(&path, Access::Owner)?;
         let last = db.check_ends()?;
-        let checkpointer = Checkpointer::start(&path)?;
-        Ok(Self { checkpointer, db, _lock: lock, last, poison: None })
+        let shared = Arc::new(Shared::default());
+        let (checkpointer, wake) = Checkpointer::start(&path, &shared)?;
+        let desk = Arc::new(Desk::open(&path, &shared, wake.clone())?);
+        Ok(Self { desk, wake, _checkpointer: checkpointer, db, _lock: lock, last, shared })
     }
 
     /// Opens the store in a directory in order to look at it, while its owner may be at work.
@@ -64,38 +75,26 @@ impl SqliteStore {
         }
         Database::open(&path, Access::Inspector).map(|db| Some(StoreReader { db }))
     }
+}
 
-    /// Refuses to write after a failure that leaves open what the disk holds.
-    fn check_poison(&self) -> Result<()> {
-        let why = match &self.poison {
-            Some(why) => why.as_str(),
-            None if self.checkpointer.has_failed() => "its log could not be emptied",
-            None => return Ok(()),
-        };
-        let source = format!("it failed before ({why}) and must be opened again").into();
-        Err(StoreError::Failed { path: self.db.path.clone(), doing: "write to", source })
-    }
-
-    /// Takes note of a write that failed in such a way.
-    fn poison_if_grave<T>(&mut self, result: Result<T>) -> Result<T> {
-        if let Err(error) = &result
-            && error.poisons()
-        {
-            self.poison = Some(error.to_string());
-        }
-        result
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.desk.close();
     }
 }
 
 impl Store for SqliteStore {
     fn append(&mut self, batch: &Batch) -> Result<Seq> {
-        self.check_poison()?;
+        self.shared.check_poison(&self.db.path)?;
         if batch.is_empty() {
             return Ok(self.last);
         }
-        let result = self.db.commit(self.last + 1, batch);
-        let bytes = self.poison_if_grave(result)?;
-        self.checkpointer.committed(bytes);
+        let result = {
+            let _turn = self.shared.owner_turn();
+            self.db.commit(self.last + 1, batch)
+        };
+        let bytes = self.shared.poison_if_grave(result)?;
+        self.wake.committed(bytes);
         self.last += u64::try_from(batch.events.len()).unwrap_or(u64::MAX);
         Ok(self.last)
     }
@@ -116,15 +115,8 @@ impl Store for SqliteStore {
         Ok(self.db.journal_ends()?.map_or(0, |(oldest, _last)| oldest))
     }
 
-    fn save_snapshot(&mut self, seq: Seq, snapshot: &Snapshot, keep_after: Seq) -> Result<()> {
-        self.check_poison()?;
-        if seq > self.last {
-            return Err(StoreError::Ahead { seq, last: self.last });
-        }
-        let result = self.db.save_snapshot(seq, snapshot);
-        self.poison_if_grave(result)?;
-        let result = self.db.drop_journal(seq.min(keep_after));
-        self.poison_if_grave(result)
+    fn snapshots(&self) -> Box<dyn SnapshotWriter> {
+        Box::new(AtDesk(Arc::clone(&self.desk)))
     }
 
     fn data(&self, task: TaskId, side: Side) -> Result<Option<Bytes>> {
@@ -199,7 +191,10 @@ mod tests {
 
     fn limit_pages(store: &SqliteStore, pages: i64) {
         let set = |_row: &rusqlite::Row<'_>| Ok(());
-        store.db.conn.pragma_update_and_check(None, "max_page_count", pages, set).unwrap();
+        let tools = store.desk.tools();
+        for conn in [&store.db.conn, &tools.as_ref().unwrap().db.conn] {
+            conn.pragma_update_and_check(None, "max_page_count", pages, set).unwrap();
+        }
     }
 
     #[test]

@@ -4,18 +4,21 @@
 use std::io::{self, Read, Write};
 
 use mesh_core::snapshot::Snapshot;
-use rusqlite::{Params, params};
+use rusqlite::{Connection, Params, params};
 
+use super::desk::Tools;
 use super::file::Database;
 use super::read::{checked_bytes, number};
+use super::shared::Shared;
 use crate::codec::{checksum, read_snapshot, write_snapshot};
 use crate::error::Place;
 use crate::{Result, Seq, StoreError};
 
-/// Bytes in a part: what a snapshot needs of memory beside itself, and how long the journal waits.
-const PART_BYTES: usize = 4 << 20;
+/// Bytes in a part: what a snapshot needs of memory beside itself, and how long a commit of the
+/// owner may have to wait for it.
+const PART_BYTES: usize = 512 << 10;
 /// Rows of the journal that are dropped in one commit.
-const DROP_ROWS_MAX: u32 = 256;
+const DROP_ROWS_MAX: u32 = 64;
 
 impl Database {
     /// The last event that the newest snapshot includes.
@@ -41,14 +44,32 @@ impl Database {
         }
         Ok(Some((seq.cast_unsigned(), snapshot)))
     }
+}
 
-    /// Makes a snapshot durable unless it is already, and drops those before it.
-    pub(super) fn save_snapshot(&mut self, seq: Seq, snapshot: &Snapshot) -> Result<()> {
-        if self.snapshot_seq()? == Some(seq) {
+impl Tools {
+    /// The work of one snapshot.
+    pub(super) fn work<'a>(&'a self, shared: &'a Shared) -> Work<'a> {
+        Work { tools: self, shared }
+    }
+}
+
+/// Writing a snapshot, and clearing away what it replaces: many short commits, between which the
+/// owner of the store has its turns.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Work<'a> {
+    tools: &'a Tools,
+    shared: &'a Shared,
+}
+
+impl Work<'_> {
+    /// Makes a snapshot durable unless there is one that includes as much, and drops those before
+    /// it.
+    pub(super) fn save(&self, seq: Seq, snapshot: &Snapshot) -> Result<()> {
+        if self.tools.db.snapshot_seq()?.is_some_and(|newest| newest >= seq) {
             return Ok(());
         }
         self.drop_loose_parts()?;
-        let mut writer = PartWriter::new(self, seq.cast_signed());
+        let mut writer = PartWriter::new(*self, seq.cast_signed());
         let written = write_snapshot(&mut writer, snapshot);
         if let Some(error) = writer.failure.take() {
             return Err(error);
@@ -70,47 +91,61 @@ impl Database {
         self.repeat(sql, params![last.cast_signed(), DROP_ROWS_MAX])
     }
 
-    /// Makes a complete snapshot the only one.
-    fn publish(&mut self, seq: i64, parts: i64) -> Result<()> {
-        let path = &self.path;
-        let failed = |error| StoreError::sqlite(path, "write a snapshot to", error);
-        let tx = self.conn.transaction().map_err(failed)?;
-        tx.execute("INSERT INTO snapshot (seq, parts) VALUES (?1, ?2)", [seq, parts])
-            .map_err(failed)?;
-        tx.execute("DELETE FROM snapshot WHERE seq <> ?1", [seq]).map_err(failed)?;
-        tx.commit().map_err(failed)
-    }
-
     /// Drops parts that belong to no complete snapshot: to an old one, or to one that was being
     /// written when the process died.
-    fn drop_loose_parts(&self) -> Result<()> {
+    pub(super) fn drop_loose_parts(&self) -> Result<()> {
         let sql = "DELETE FROM snapshot_part WHERE rowid IN (SELECT rowid FROM snapshot_part
                    WHERE seq NOT IN (SELECT seq FROM snapshot) LIMIT 1)";
         self.repeat(sql, [])
     }
 
+    /// Makes a complete snapshot the only one.
+    fn publish(&self, seq: i64, parts: i64) -> Result<()> {
+        self.step(0, |conn| {
+            let tx = conn.unchecked_transaction()?;
+            tx.execute("INSERT INTO snapshot (seq, parts) VALUES (?1, ?2)", [seq, parts])?;
+            tx.execute("DELETE FROM snapshot WHERE seq <> ?1", [seq])?;
+            tx.commit()
+        })
+    }
+
     /// Runs a statement that does a bounded part of some work until there is nothing left to do.
     fn repeat(&self, sql: &str, params: impl Params + Copy) -> Result<()> {
-        let failed = |error| self.failed("clear out", error);
-        let mut step = self.conn.prepare_cached(sql).map_err(failed)?;
-        while step.execute(params).map_err(failed)? > 0 {}
+        while self.step(0, |conn| conn.prepare_cached(sql)?.execute(params))? > 0 {}
         Ok(())
     }
 
     fn insert_part(&self, seq: i64, part: i64, bytes: &[u8]) -> Result<()> {
         let sql = "INSERT INTO snapshot_part (seq, part, crc, bytes) VALUES (?1, ?2, ?3, ?4)";
         let crc = checksum(&[seq, part], bytes);
-        self.conn
-            .prepare_cached(sql)
-            .and_then(|mut insert| insert.execute(params![seq, part, crc, bytes]))
-            .map(|_rows| ())
-            .map_err(|error| self.failed("write a snapshot to", error))
+        self.step(bytes.len(), |conn| {
+            conn.prepare_cached(sql)?.execute(params![seq, part, crc, bytes])
+        })?;
+        Ok(())
+    }
+
+    /// One commit of so many bytes, when it is its turn.
+    fn step<T>(
+        &self,
+        bytes: usize,
+        commit: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        if self.shared.is_closing() {
+            return Err(StoreError::Closed);
+        }
+        let db = &self.tools.db;
+        let done = {
+            let _turn = self.shared.guest_turn();
+            commit(&db.conn).map_err(|error| db.failed("write a snapshot to", error))?
+        };
+        self.tools.wake.committed(bytes);
+        Ok(done)
     }
 }
 
 /// Cuts a stream of bytes into rows.
 struct PartWriter<'a> {
-    db: &'a Database,
+    work: Work<'a>,
     seq: i64,
     parts: i64,
     bytes: Vec<u8>,
@@ -118,8 +153,8 @@ struct PartWriter<'a> {
 }
 
 impl<'a> PartWriter<'a> {
-    fn new(db: &'a Database, seq: i64) -> Self {
-        Self { db, seq, parts: 0, bytes: Vec::new(), failure: None }
+    fn new(work: Work<'a>, seq: i64) -> Self {
+        Self { work, seq, parts: 0, bytes: Vec::new(), failure: None }
     }
 
     /// Writes what is left and answers how many parts there are.
@@ -129,7 +164,7 @@ impl<'a> PartWriter<'a> {
     }
 
     fn end_part(&mut self) -> Result<()> {
-        self.db.insert_part(self.seq, self.parts, &self.bytes)?;
+        self.work.insert_part(self.seq, self.parts, &self.bytes)?;
         self.parts += 1;
         self.bytes.clear();
         Ok(())

@@ -1,12 +1,13 @@
 //! Death at any moment: what was acknowledged is there, what was not is there whole or not at all.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use mesh_core::event::Event;
-use mesh_core::model::id::{LeaseId, TaskId};
-use mesh_core::snapshot::Snapshot;
+use mesh_core::model::id::{Digest, LeaseId, TaskId};
+use mesh_core::snapshot::{CodeRest, Snapshot};
 use mesh_store::{Batch, Side, SqliteStore, Store, StoreError};
 
 use crate::keep::entries;
@@ -97,6 +98,71 @@ fn append_until_killed(dir: &Path) -> ! {
             store.save_snapshot(last, &snapshot, last - SNAPSHOT_EVERY).unwrap();
         }
     }
+}
+
+#[test]
+fn a_snapshot_that_is_being_written_is_there_whole_or_not_at_all() {
+    if let Some(dir) = child_dir() {
+        snapshot_until_killed(&dir);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut saved = BTreeSet::new();
+    for round in 0..KILLS / 2 {
+        let name = "crash::a_snapshot_that_is_being_written_is_there_whole_or_not_at_all";
+        let mut child = spawn(&mut this_test(name), dir.path());
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut numbers = lines.filter_map(|line| number_after("ack ", &line.unwrap()));
+        for _commit in 0..=round * 20 {
+            numbers.next().unwrap();
+        }
+        child.kill().unwrap();
+        let acknowledged = numbers.last().unwrap_or_default();
+        child.wait().unwrap();
+        check_after_death(dir.path(), acknowledged);
+        let store = SqliteStore::open(dir.path()).unwrap();
+        if let Some((seq, snapshot)) = store.load_snapshot().unwrap() {
+            assert_eq!(snapshot, large_snapshot(seq));
+            saved.insert(seq);
+        }
+        drop(store);
+        assert_eq!(loose_parts(dir.path()), 0, "what was not finished is thrown away at the start");
+    }
+    assert!(saved.len() > 1, "{saved:?}");
+}
+
+/// Appends on one thread, and writes one large snapshot after the other on another, without end.
+fn snapshot_until_killed(dir: &Path) -> ! {
+    let mut store = SqliteStore::open(dir).unwrap();
+    let mut snapshots = store.snapshots();
+    let (ask, asked) = std::sync::mpsc::sync_channel::<u64>(0);
+    std::thread::spawn(move || {
+        for last in asked {
+            snapshots.save(last, &large_snapshot(last), last / 2).unwrap();
+        }
+    });
+    loop {
+        let last = store.append(&batch(store.last_seq() + 1, 300)).unwrap();
+        println!("ack {last}");
+        // Refused while one is being written.
+        let _busy = ask.try_send(last).is_err();
+    }
+}
+
+/// Some parts long, and told by its number.
+fn large_snapshot(seq: u64) -> Snapshot {
+    let code = (0..20_000_u32).map(|number| {
+        let mut digest = [0xff; 32];
+        digest[..4].copy_from_slice(&number.to_be_bytes());
+        (Digest(digest), CodeRest { runs: number, ..CodeRest::default() })
+    });
+    Snapshot { forgotten: seq, code: code.collect(), ..Snapshot::default() }
+}
+
+/// Parts of snapshots that are not complete.
+fn loose_parts(dir: &Path) -> i64 {
+    let file = rusqlite::Connection::open(dir.join("mesh.db")).unwrap();
+    let sql = "SELECT count(*) FROM snapshot_part WHERE seq NOT IN (SELECT seq FROM snapshot)";
+    file.query_row(sql, [], |row| row.get(0)).unwrap()
 }
 
 fn append_until_refused(dir: &Path) {

@@ -2,6 +2,7 @@
 
 use mesh_core::event::Event;
 use mesh_core::model::id::LeaseId;
+use mesh_core::snapshot::Snapshot;
 use mesh_store::memory::{Fault, MemoryDisk};
 use mesh_store::{Batch, Store, StoreError};
 
@@ -33,6 +34,30 @@ fn a_failure_lasts_until_the_store_is_opened_again() {
         assert_eq!(store.last_seq(), kept, "{fault:?}");
         assert_eq!(store.append(&batch()).unwrap(), kept + 1);
     }
+}
+
+#[test]
+fn snapshots_fail_as_appends_do() {
+    let disk = MemoryDisk::new();
+    let mut store = disk.open().unwrap();
+    store.append(&batch()).unwrap();
+    let mut writer = store.snapshots();
+    let ahead = writer.save(2, &Snapshot::default(), 0);
+    assert!(matches!(ahead, Err(StoreError::Ahead { seq: 2, last: 1 })));
+    disk.fail_next(Fault::Full);
+    let full = writer.save(1, &Snapshot::default(), 0);
+    assert!(matches!(full, Err(StoreError::Full { .. })));
+    assert_eq!(store.load_snapshot().unwrap(), None);
+    writer.save(1, &Snapshot::default(), 0).unwrap();
+    assert_eq!(store.load_snapshot().unwrap(), Some((1, Snapshot::default())));
+    disk.fail_next(Fault::Failed);
+    let failed = writer.save(1, &Snapshot::default(), 0);
+    assert!(matches!(failed, Err(StoreError::Failed { .. })));
+    let refused = store.append(&batch());
+    assert!(matches!(refused, Err(StoreError::Failed { .. })), "nobody knows what the disk holds");
+    drop(store);
+    let closed = writer.save(1, &Snapshot::default(), 0);
+    assert!(matches!(closed, Err(StoreError::Closed)));
 }
 
 #[test]

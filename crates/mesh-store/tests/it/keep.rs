@@ -5,7 +5,8 @@ use std::path::Path;
 
 use mesh_core::event::Event;
 use mesh_core::model::id::{Digest, TaskId};
-use mesh_store::{Batch, Entry, Side, SqliteStore, Store};
+use mesh_core::snapshot::Snapshot;
+use mesh_store::{Batch, Entry, Side, SqliteStore, Store, StoreError};
 
 use crate::sample;
 
@@ -195,6 +196,48 @@ fn a_snapshot_of_the_future_is_refused() {
         refusal.to_string(),
         "a snapshot at event 35 was given, the journal ends at event 34"
     );
+}
+
+#[test]
+fn a_snapshot_is_written_while_its_owner_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = filled(dir.path());
+    let mut snapshot = sample::snapshot();
+    let task = snapshot.tasks[1].clone();
+    snapshot.tasks = vec![task; 100_000];
+    let mut writer = store.snapshots();
+    let given = snapshot.clone();
+    let writing = std::thread::spawn(move || writer.save(30, &given, 0));
+    let mut appended = 0;
+    while !writing.is_finished() {
+        store.append(&sample::batches()[0]).unwrap();
+        appended += 10;
+    }
+    writing.join().unwrap().unwrap();
+    assert!(appended > 10, "{appended}");
+    assert_eq!(store.last_seq(), sample::LAST + appended);
+    assert_eq!(store.load_snapshot().unwrap(), Some((30, snapshot)));
+}
+
+#[test]
+fn an_older_snapshot_does_not_replace_a_newer_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = filled(dir.path());
+    store.save_snapshot(30, &sample::snapshot(), 0).unwrap();
+    store.snapshots().save(20, &Snapshot::default(), 0).unwrap();
+    assert_eq!(store.load_snapshot().unwrap(), Some((30, sample::snapshot())));
+}
+
+#[test]
+fn who_writes_snapshots_does_not_keep_a_store_from_being_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(dir.path());
+    let mut writer = store.snapshots();
+    drop(store);
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let refusal = writer.save(30, &sample::snapshot(), 0).unwrap_err();
+    assert!(matches!(refusal, StoreError::Closed), "{refusal}");
+    assert_eq!(store.load_snapshot().unwrap(), None);
 }
 
 #[test]
