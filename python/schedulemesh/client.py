@@ -23,6 +23,7 @@ from schedulemesh.task_options import TaskOptions, defaults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
     from types import TracebackType
 
     from typing_extensions import Self, Unpack
@@ -60,6 +61,7 @@ class Client(Submitter):
         token: str | None = None,
         *,
         timeout: float = CONNECT_TIMEOUT_S,
+        state_dir: Path | None = None,
         on_close: Callable[[], None] | None = None,
     ) -> None:
         """Connect.
@@ -68,6 +70,7 @@ class Client(Submitter):
             url: The address of the control plane, such as `http://127.0.0.1:7420`.
             token: The secret that it asks for.
             timeout: How long it may take to answer, in seconds.
+            state_dir: Where its address was found, and is looked for again before each dial.
             on_close: Called after the link was closed.
 
         Raises:
@@ -75,7 +78,7 @@ class Client(Submitter):
             AuthenticationError: When the token is refused.
         """
         super().__init__(self, defaults())
-        self.native = NativeClient(url, token)
+        self.native = NativeClient(url, token, state_dir)
         self.defaults = defaults()
         try:
             self.inline_max = self.native.wait_up(timeout)

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schedulemesh.client import CONNECT_TIMEOUT_S, Client
+from schedulemesh.embedded import Household, put_cluster, start_local_agent
 from schedulemesh.errors import ClusterConnectionError, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from schedulemesh.embedded import AgentStarter
     from schedulemesh.views import ClusterBody
 
 URL_VARIABLE = "SCHEDULEMESH_URL"
@@ -37,7 +39,8 @@ def connect(
     It is looked for at `url`, at `SCHEDULEMESH_URL`, and where a server that runs on this machine
     has written its address in the state directory. When there is none, one is started in this
     process, with its store in the state directory; when that knows no cluster, a local Ray agent is
-    started with it, under the cluster name `local`.
+    started with it, under the cluster name `local`. When the control plane that was found lives in
+    another program and that ends, one is started here in its place.
 
     Args:
         url: The address of the control plane, such as `http://127.0.0.1:7420`.
@@ -59,16 +62,32 @@ def connect(
         1024
     """
     bodies = _bodies(clusters)
-    directory = find_state_dir(state_dir)
-    url = url or os.environ.get(URL_VARIABLE)
-    client = (
-        Client(url, token or find_token(directory), timeout=timeout)
-        if url
-        else _running(directory, token) or _embedded(directory, has_clusters=bool(bodies))
-    )
+    household = Household(find_state_dir(state_dir))
+    client = _found(household, url, token, timeout)
     try:
         for body in bodies:
-            client.request("PUT", f"/v1/clusters/{body['name']}", body)
+            put_cluster(client.native, body)
+        if household.serves and not bodies:
+            start_local_agent(household, client.native)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def connect_with_agents(clusters: Sequence[ClusterBody], start_agents: AgentStarter) -> Client:
+    """Connect as `connect()` does, with agents in this process.
+
+    Args:
+        clusters: Clusters to register.
+        start_agents: Starts the agents, now and when this program takes another's place.
+    """
+    household = Household(find_state_dir(), start_agents)
+    client = _found(household, None, None, CONNECT_TIMEOUT_S)
+    try:
+        for body in clusters:
+            put_cluster(client.native, body)
+        start_agents(household, client.native)
     except BaseException:
         client.close()
         raise
@@ -115,8 +134,39 @@ def _bodies(
     return clusters
 
 
-def _running(state_dir: Path, token: str | None) -> Client | None:
-    """Connect to the server that runs with this state directory, if one does."""
+def _found(household: Household, url: str | None, token: str | None, timeout: float) -> Client:
+    url = url or os.environ.get(URL_VARIABLE)
+    if not url:
+        return _here(household, token)
+    secret = token or find_token(household.state_dir)
+    return Client(url, secret, timeout=timeout, on_close=household.close)
+
+
+def _here(household: Household, token: str | None) -> Client:
+    """Connect to the control plane of this machine; start it unless another process is quicker."""
+    deadline = time.monotonic() + _PROBE_TIMEOUT_S
+    while True:
+        client = _running(household, token)
+        if client is not None:
+            household.await_succession(client.native)
+            return client
+        try:
+            server = household.serve()
+            break
+        except ConfigurationError as error:
+            if error.code != "STATE_DIR_IN_USE" or time.monotonic() > deadline:
+                raise
+        time.sleep(_PROBE_PAUSE_S)
+    try:
+        return Client(server.url, server.token, on_close=household.close)
+    except BaseException:
+        household.close()
+        raise
+
+
+def _running(household: Household, token: str | None) -> Client | None:
+    """Connect to the server that runs with the state directory, if one does."""
+    state_dir = household.state_dir
     try:
         told: dict[str, Any] = json.loads((state_dir / "server.json").read_text())
         url, pid = str(told["url"]), int(told["pid"])
@@ -124,8 +174,11 @@ def _running(state_dir: Path, token: str | None) -> Client | None:
         return None
     if not _is_alive(pid):
         return None
+    secret = token or find_token(state_dir)
     try:
-        return Client(url, token or find_token(state_dir), timeout=_PROBE_TIMEOUT_S)
+        return Client(
+            url, secret, timeout=_PROBE_TIMEOUT_S, state_dir=state_dir, on_close=household.close
+        )
     except ClusterConnectionError:
         # The file of a server that died, and its number was given to another process.
         return None
@@ -139,21 +192,3 @@ def _is_alive(pid: int) -> bool:
     except OSError:
         return True
     return True
-
-
-def _embedded(state_dir: Path, *, has_clusters: bool) -> Client:
-    """Start a control plane in this process, unless another process is quicker."""
-    from schedulemesh.embedded import start  # noqa: PLC0415 - needed here only
-
-    try:
-        return start(state_dir, with_local_cluster=not has_clusters)
-    except ConfigurationError as error:
-        if error.code != "STATE_DIR_IN_USE":
-            raise
-        deadline = time.monotonic() + _PROBE_TIMEOUT_S
-        while time.monotonic() < deadline:
-            client = _running(state_dir, None)
-            if client is not None:
-                return client
-            time.sleep(_PROBE_PAUSE_S)
-        raise

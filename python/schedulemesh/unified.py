@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
 import re
 import threading
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from schedulemesh import clusters_file
-from schedulemesh.connecting import connect
-from schedulemesh.embedded import start_agent, stop_agent
+from schedulemesh.connecting import connect, connect_with_agents
+from schedulemesh.embedded import ask
 from schedulemesh.models import ClusterMetadata
 
 if TYPE_CHECKING:
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from schedulemesh._native import Client as NativeClient
     from schedulemesh.actors import ActorHandle
     from schedulemesh.client import Client
     from schedulemesh.clusters_file import ClustersFile
+    from schedulemesh.embedded import Household
     from schedulemesh.future import Future
     from schedulemesh.submitter import Submitter
     from schedulemesh.task_options import Options
@@ -51,12 +53,10 @@ class UnifiedScheduler:
                 instance._config = None
                 instance._known_here = None
                 instance._mine = weakref.WeakSet()
-                instance._cleanup = contextlib.ExitStack()
                 cls._instance = instance
             return cls._instance
 
     _mine: weakref.WeakSet[Future[Any]]
-    _cleanup: contextlib.ExitStack
 
     @property
     def client(self) -> Client:
@@ -95,7 +95,6 @@ class UnifiedScheduler:
                 self.cancel_all()
             self._client.close()
             self._client = None
-            self._cleanup.close()
 
     def cancel_all(self) -> int:
         """Stop the work that this process has submitted. Returns how much of it there was."""
@@ -182,21 +181,17 @@ class UnifiedScheduler:
         if path is None:
             return connect()
         found = clusters_file.read(path)
-        client = connect(clusters=[entry.body() for entry in found.clusters])
-        try:
-            self._start_agents(client, found)
-        except BaseException:
-            client.close()
-            raise
-        return client
+        agents = functools.partial(_start_agents, found)
+        return connect_with_agents([entry.body() for entry in found.clusters], agents)
 
-    def _start_agents(self, client: Client, found: ClustersFile) -> None:
-        """Start agents for clusters that nobody else can start one for."""
-        linked = {view["spec"]["name"] for view in client.clusters() if view["link"] == "ready"}
-        for entry in found.clusters:
-            if entry.needs_agent and entry.name not in linked:
-                agent = start_agent(client, entry.name, entry.head_address)
-                self._cleanup.callback(stop_agent, agent)
+
+def _start_agents(found: ClustersFile, household: Household, native: NativeClient) -> None:
+    """Start agents for clusters that nobody else can start one for."""
+    views = ask(native, "GET", "/v1/clusters")
+    linked = {view["spec"]["name"] for view in views if view["link"] == "ready"}
+    for entry in found.clusters:
+        if entry.needs_agent and entry.name not in linked:
+            household.start_agent(native, entry.name, entry.head_address)
 
 
 def map_home(entrypoint: str) -> str:

@@ -62,6 +62,8 @@ class FakeServer:
         self.by_key: dict[str, Task] = {}
         self.code: dict[str, bytes] = {}
         self.blobs: dict[str, bytes] = {}
+        self.packages: dict[str, bytes] = {}
+        self.uploads = 0
         self.actors: dict[int, Any] = {}
         self.clusters: dict[str, dict[str, Any]] = {}
         self.frames: list[dict[str, Any]] = []
@@ -98,6 +100,8 @@ class FakeServer:
             web.put("/v1/blobs", self._put_blob),
             web.get("/v1/blobs/{id}", self._get_blob),
             web.put("/v1/code/{digest}", self._put_code),
+            web.put("/v1/packages/{id}", self._put_package),
+            web.get("/v1/packages/{id}", self._get_package),
             web.get("/v1/tasks", self._list),
             web.get("/v1/tasks/{id}", self._task),
             web.get("/v1/tasks/{id}/explain", self._explain),
@@ -106,6 +110,7 @@ class FakeServer:
             web.get("/v1/clusters", self._clusters),
             web.put("/v1/clusters/{name}", self._put_cluster),
             web.delete("/v1/clusters/{name}", self._remove_cluster),
+            web.post("/v1/clusters/{name}/token", self._cluster_token),
         ])  # fmt: skip
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
@@ -320,6 +325,17 @@ class FakeServer:
             return web.json_response(problem("UNKNOWN_BLOB", "no such blob"), status=404)
         return web.Response(body=data)
 
+    async def _put_package(self, request: web.Request) -> web.Response:
+        self.uploads += 1
+        self.packages[request.match_info["id"]] = await request.read()
+        return await self._get_package(request)
+
+    async def _get_package(self, request: web.Request) -> web.Response:
+        name = request.match_info["id"]
+        if name not in self.packages:
+            return web.json_response(problem("UNKNOWN_BLOB", "no such blob"), status=404)
+        return web.json_response({"id": name, "size": len(self.packages[name])})
+
     async def _put_code(self, request: web.Request) -> web.Response:
         self.code[request.match_info["digest"]] = await request.read()
         return web.Response(status=204)
@@ -370,6 +386,9 @@ class FakeServer:
         spec = await request.json()
         self.clusters[request.match_info["name"]] = spec
         return web.json_response({"spec": spec, "link": "connecting"})
+
+    async def _cluster_token(self, request: web.Request) -> web.Response:
+        return web.json_response({"token": f"of {request.match_info['name']}"})
 
     async def _remove_cluster(self, request: web.Request) -> web.Response:
         if self.clusters.pop(request.match_info["name"], None) is None:
