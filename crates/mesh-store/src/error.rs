@@ -48,7 +48,11 @@ pub enum StoreError {
         pid: Option<u32>,
     },
     /// What was read is not what was written. Nothing is served from it.
-    #[error("{} is damaged at {place}: {what}; restore it from a backup", path.display())]
+    #[error(
+        "{} is damaged at {place}: {what}; `schedulemesh doctor` tells the extent, \
+         `schedulemesh restore` puts a backup in its place",
+        path.display()
+    )]
     Corrupt {
         /// The file.
         path: PathBuf,
@@ -110,6 +114,8 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 pub enum Place {
     /// The file as a whole.
     File,
+    /// So many bytes from the beginning of the file.
+    Byte(u64),
     /// The journal, at the commit that begins with this event.
     Event(Seq),
     /// The snapshot that includes the events up to this one.
@@ -124,6 +130,7 @@ impl fmt::Display for Place {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File => out.write_str("the file itself"),
+            Self::Byte(offset) => write!(out, "byte {offset}"),
             Self::Event(seq) => write!(out, "event {seq}"),
             Self::Snapshot(seq) => write!(out, "the snapshot of event {seq}"),
             Self::Data(task, Side::Payload) => write!(out, "the arguments of {task}"),

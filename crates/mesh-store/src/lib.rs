@@ -7,6 +7,8 @@
 mod codec;
 mod error;
 pub mod memory;
+mod reserve;
+mod space;
 mod sqlite;
 
 use bytes::Bytes;
@@ -16,7 +18,9 @@ use mesh_core::model::time::Timestamp;
 use mesh_core::snapshot::Snapshot;
 
 pub use error::{Place, Result, StoreError};
-pub use sqlite::{SqliteStore, StoreReader};
+pub use reserve::{RESERVE_BYTES, RESERVE_FILE};
+pub use space::Space;
+pub use sqlite::{LogEnd, SqliteStore, StoreReader, Survey, examine_log};
 
 /// The number of an event: 1 is the first ever.
 pub type Seq = u64;
@@ -106,6 +110,18 @@ pub trait Store: Send {
     /// Makes a snapshot durable, and waits for it. See [`SnapshotWriter::save`].
     fn save_snapshot(&mut self, seq: Seq, snapshot: &Snapshot, keep_after: Seq) -> Result<()> {
         self.snapshots().save(seq, snapshot, keep_after)
+    }
+
+    /// Gives up the room that was kept for a full disk, so that a little more can be appended.
+    /// `false` when there is none left to give.
+    fn release_reserve(&mut self) -> bool {
+        false
+    }
+
+    /// Takes room for a full disk again, unless the disk is nearly full. Whether it is held now; a
+    /// store that keeps none holds all that it ever will.
+    fn hold_reserve(&mut self) -> bool {
+        true
     }
 
     /// The bytes of a task; `None` when there are none.

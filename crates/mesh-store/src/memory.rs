@@ -27,6 +27,9 @@ use mesh_core::snapshot::Snapshot;
 
 use crate::{Batch, Entry, Result, Seq, Side, SnapshotWriter, Store, StoreError};
 
+/// Writes for which the reserve of a full disk is enough.
+pub const RESERVED_WRITES: u32 = 1_000;
+
 /// What goes wrong with a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -48,6 +51,10 @@ pub struct MemoryDisk {
 struct Shared {
     kept: Kept,
     faults: VecDeque<Fault>,
+    /// How many more writes there is room for; `None` when there is plenty.
+    room: Option<u32>,
+    /// Whether the reserve was given up.
+    reserve_gone: bool,
     open: bool,
 }
 
@@ -78,6 +85,17 @@ impl MemoryDisk {
     /// Makes the next write that is not yet doomed fail.
     pub fn fail_next(&self, fault: Fault) {
         self.shared().faults.push_back(fault);
+    }
+
+    /// Leaves no room: every write fails as full until the reserve is given up, which is enough for
+    /// some more, or until [`MemoryDisk::free`].
+    pub fn fill(&self) {
+        self.shared().room = Some(0);
+    }
+
+    /// Makes room again.
+    pub fn free(&self) {
+        self.shared().room = None;
     }
 
     /// A panic elsewhere leaves nothing half done here: every change is made in one step.
@@ -119,6 +137,12 @@ impl Desk {
         }
         if self.poisoned.load(Ordering::Acquire) {
             return Err(failed("it failed before and must be opened again"));
+        }
+        if let Some(room) = &mut shared.room {
+            let Some(left) = room.checked_sub(1) else {
+                return Err(StoreError::Full { path: path() });
+            };
+            *room = left;
         }
         match shared.faults.pop_front() {
             None => return change(&mut shared.kept),
@@ -182,6 +206,21 @@ impl Store for MemoryStore {
 
     fn snapshots(&self) -> Box<dyn SnapshotWriter> {
         Box::new(self.desk.clone())
+    }
+
+    fn release_reserve(&mut self) -> bool {
+        let mut shared = self.desk.disk.shared();
+        let had_room = !std::mem::replace(&mut shared.reserve_gone, true);
+        if had_room && let Some(room) = &mut shared.room {
+            *room += RESERVED_WRITES;
+        }
+        had_room
+    }
+
+    fn hold_reserve(&mut self) -> bool {
+        let mut shared = self.desk.disk.shared();
+        shared.reserve_gone &= shared.room.is_some();
+        !shared.reserve_gone
     }
 
     fn data(&self, task: TaskId, side: Side) -> Result<Option<Bytes>> {

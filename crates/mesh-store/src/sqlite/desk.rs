@@ -50,6 +50,16 @@ impl Desk {
         self.shared.poison_if_grave(saved)
     }
 
+    /// See [`super::SqliteStore::start_over`].
+    pub(super) fn start_over(&self, last: Seq, seq: Seq, snapshot: &Snapshot) -> Result<()> {
+        let tools = self.tools();
+        let Some(tools) = tools.as_ref() else { return Err(StoreError::Closed) };
+        self.shared.check_poison(&tools.db.path)?;
+        let work = tools.work(&self.shared);
+        let saved = work.save(seq, snapshot).and_then(|()| work.drop_journal(last));
+        self.shared.poison_if_grave(saved)
+    }
+
     /// Ends what is at work at its next step, and closes the connection.
     pub(super) fn close(&self) {
         self.shared.close();

@@ -133,12 +133,15 @@ impl Database {
             .map_err(|error| self.failed("configure", error))
     }
 
-    fn check_version(&self) -> Result<()> {
-        let found = self
-            .conn
+    /// The format of the file.
+    pub(super) fn format(&self) -> Result<u32> {
+        self.conn
             .pragma_query_value(None, "user_version", |row| row.get(0))
-            .map_err(|error| self.failed("open", error))?;
-        refuse_newer(&self.path, found)
+            .map_err(|error| self.failed("open", error))
+    }
+
+    fn check_version(&self) -> Result<()> {
+        refuse_newer(&self.path, self.format()?)
     }
 
     fn configure(&self, access: Access) -> rusqlite::Result<()> {
@@ -214,7 +217,7 @@ pub(super) fn create(path: &Path) -> Result<()> {
 }
 
 /// A new file that only its owner may read. SQLite gives its helper files the same mode.
-fn private_file(path: &Path) -> std::io::Result<File> {
+pub(super) fn private_file(path: &Path) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -232,13 +235,13 @@ fn fill(path: &Path) -> rusqlite::Result<()> {
 }
 
 /// The file whose name is this one's and `ending`.
-fn beside(path: &Path, ending: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     name.into()
 }
 
-fn remove_if_there(path: &Path) -> Result<()> {
+pub(super) fn remove_if_there(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(StoreError::io(path, "remove", error))
@@ -248,7 +251,7 @@ fn remove_if_there(path: &Path) -> Result<()> {
 }
 
 /// Makes a new name durable.
-fn sync_directory(path: &Path) -> std::io::Result<()> {
+pub(super) fn sync_directory(path: &Path) -> std::io::Result<()> {
     match path.parent() {
         Some(parent) if cfg!(unix) => File::open(parent)?.sync_all(),
         Some(_) | None => Ok(()),

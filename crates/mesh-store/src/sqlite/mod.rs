@@ -5,13 +5,19 @@
 //! snapshots are written on whatever thread has the time, over a connection of their own.
 
 mod checkpoint;
+mod copy;
 mod desk;
 mod file;
 mod lock;
+mod log;
 mod read;
 mod shared;
 mod snapshot;
+mod survey;
 mod write;
+
+pub use self::log::LogEnd;
+pub use self::survey::Survey;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +31,7 @@ use self::desk::{AtDesk, Desk};
 use self::file::{Access, Database};
 use self::lock::Lock;
 use self::shared::Shared;
+use crate::reserve::Reserve;
 use crate::{Batch, Entry, Result, Seq, Side, SnapshotWriter, Store, StoreError};
 
 /// The name of the file in its directory.
@@ -44,6 +51,7 @@ pub struct SqliteStore {
     _lock: Lock,
     last: Seq,
     shared: Arc<Shared>,
+    reserve: Reserve,
 }
 
 impl SqliteStore {
@@ -54,16 +62,14 @@ impl SqliteStore {
         file::recognise(&path)?;
         std::fs::create_dir_all(dir).map_err(|error| StoreError::io(dir, "create", error))?;
         let lock = Lock::take(&dir.join(LOCK_NAME))?;
-        // Asked again: whoever held the lock may have made the file in between.
-        if !file::recognise(&path)? {
-            file::create(&path)?;
-        }
-        let db = Database::open(&path, Access::Owner)?;
-        let last = db.check_ends()?;
-        let shared = Arc::new(Shared::default());
-        let (checkpointer, wake) = Checkpointer::start(&path, &shared)?;
-        let desk = Arc::new(Desk::open(&path, &shared, wake.clone())?);
-        Ok(Self { desk, wake, _checkpointer: checkpointer, db, _lock: lock, last, shared })
+        let reserve = Reserve::of(dir);
+        let parts = match Parts::open(&path) {
+            // Opening takes a little room, and what was accepted must be readable on a full disk.
+            Err(StoreError::Full { .. }) if reserve.release() => Parts::open(&path)?,
+            opened => opened?,
+        };
+        let Parts { desk, wake, checkpointer, db, last, shared } = parts;
+        Ok(Self { desk, wake, _checkpointer: checkpointer, db, _lock: lock, last, shared, reserve })
     }
 
     /// Opens the store in a directory in order to look at it, while its owner may be at work.
@@ -74,6 +80,49 @@ impl SqliteStore {
             return Ok(None);
         }
         Database::open(&path, Access::Inspector).map(|db| Some(StoreReader { db }))
+    }
+}
+
+/// What an open store consists of, beside its lock.
+struct Parts {
+    desk: Arc<Desk>,
+    wake: Wake,
+    checkpointer: Checkpointer,
+    db: Database,
+    last: Seq,
+    shared: Arc<Shared>,
+}
+
+impl Parts {
+    /// Opens the file, or makes a new one.
+    fn open(path: &Path) -> Result<Self> {
+        // Looked at again: whoever held the lock may have made the file in between.
+        if !file::recognise(path)? {
+            file::create(path)?;
+        }
+        tell_of_torn_log(path, log::examine(path)?);
+        let db = Database::open(path, Access::Owner)?;
+        let last = db.check_ends()?;
+        let shared = Arc::new(Shared::default());
+        let (checkpointer, wake) = Checkpointer::start(path, &shared)?;
+        let desk = Arc::new(Desk::open(path, &shared, wake.clone())?);
+        Ok(Self { desk, wake, checkpointer, db, last, shared })
+    }
+}
+
+/// Looks at the write-ahead log of a store that nobody has open: damage before its end is an error.
+pub fn examine_log(dir: &Path) -> Result<LogEnd> {
+    log::examine(&file_in(dir))
+}
+
+fn tell_of_torn_log(path: &Path, end: LogEnd) {
+    if let Some(offset) = end.torn_at {
+        let (path, commits) = (path.display(), end.commits);
+        tracing::warn!(
+            %path, offset, commits,
+            "the write-ahead log ends in a commit that was never finished, and of which nobody was \
+             told: it is cut off"
+        );
     }
 }
 
@@ -117,6 +166,17 @@ impl Store for SqliteStore {
 
     fn snapshots(&self) -> Box<dyn SnapshotWriter> {
         Box::new(AtDesk(Arc::clone(&self.desk)))
+    }
+
+    fn release_reserve(&mut self) -> bool {
+        self.reserve.release()
+    }
+
+    fn hold_reserve(&mut self) -> bool {
+        self.reserve.hold().unwrap_or_else(|error| {
+            tracing::warn!(%error, "no room is kept for a full disk");
+            true
+        })
     }
 
     fn data(&self, task: TaskId, side: Side) -> Result<Option<Bytes>> {
@@ -167,6 +227,30 @@ impl StoreReader {
     /// See [`Store::code`].
     pub fn code(&self, digest: &Digest) -> Result<Option<Bytes>> {
         self.db.code(digest)
+    }
+}
+
+impl StoreReader {
+    /// Looks at everything, and goes on where it finds damage.
+    pub fn survey(&self) -> Result<Survey> {
+        self.db.survey()
+    }
+
+    /// Copies everything, as it is at one moment, to a new store in a directory that has none.
+    pub fn copy_to(&self, dir: &Path) -> Result<()> {
+        self.db.copy_to(dir)
+    }
+
+    /// The format of the file.
+    pub fn format(&self) -> Result<u32> {
+        self.db.format()
+    }
+
+    /// Answers everything as it is at one moment, whatever its owner does meanwhile.
+    pub fn at_one_moment<T>(&self, look: impl FnOnce(&Self) -> T) -> Result<T> {
+        let failed = |error| self.db.failed("read", error);
+        let _moment = self.db.conn.unchecked_transaction().map_err(failed)?;
+        Ok(look(self))
     }
 }
 

@@ -45,7 +45,9 @@ fn after(change: &str) -> Result<Opened, StoreError> {
 fn damage(error: &StoreError) -> String {
     let text = error.to_string();
     let Some((_path, rest)) = text.split_once(" is damaged at ") else { return text };
-    rest.trim_end_matches("; restore it from a backup").to_owned()
+    let (damage, way_out) = rest.split_once("; `schedulemesh doctor`").unwrap();
+    assert!(way_out.contains("`schedulemesh restore`"), "{way_out}");
+    damage.to_owned()
 }
 
 fn replay_damage(store: &SqliteStore) -> (u64, String) {
@@ -182,7 +184,13 @@ proptest! {
     fn no_changed_bit_in_the_log_changes_an_event(at in 0.0..1.0_f64, bit in 0..8_u32) {
         let mut log = IMAGE.log.clone();
         flip(&mut log, at, bit);
-        check_prefix(&open_image(&IMAGE.file, &log).unwrap())?;
+        match open_image(&IMAGE.file, &log) {
+            Ok(store) => check_prefix(&store)?,
+            Err(error) => {
+                let error = error.to_string();
+                prop_assert!(error.contains("mesh.db-wal is damaged at byte "), "{error}");
+            }
+        }
     }
 }
 
@@ -212,4 +220,91 @@ fn check_prefix(store: &SqliteStore) -> Result<(), TestCaseError> {
         prop_assert_eq!(payload, sample::payload());
     }
     Ok(())
+}
+
+fn survey(change: &str) -> mesh_store::Survey {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = filled(dir.path());
+    store.save_snapshot(20, &sample::snapshot(), 0).unwrap();
+    drop(store);
+    Connection::open(dir.path().join("mesh.db")).unwrap().execute_batch(change).unwrap();
+    SqliteStore::open_read_only(dir.path()).unwrap().unwrap().survey().unwrap()
+}
+
+#[test]
+fn a_survey_of_what_is_whole_finds_everything_and_no_damage() {
+    let found = survey("");
+    assert_eq!((found.oldest, found.last, found.commits), (1, sample::LAST, 4));
+    assert_eq!((found.snapshot, found.loose_parts), (Some(20), 0));
+    assert_eq!(found.data, [(TaskId(1), Side::Payload), (TaskId(1), Side::Result)]);
+    assert_eq!(found.code, [sample::CODE]);
+    assert!(found.damage.is_empty(), "{:?}", found.damage);
+}
+
+#[test]
+fn a_survey_goes_on_where_it_finds_damage() {
+    let (events, bytes) = (flipped("events"), flipped("bytes"));
+    let found = survey(&format!(
+        "UPDATE journal SET events = {events} WHERE first = 11; DELETE FROM journal WHERE first = 21;
+         UPDATE data SET bytes = {bytes} WHERE id = 2; UPDATE code SET bytes = {bytes};"
+    ));
+    let damage: Vec<_> = found.damage.iter().map(damage).collect();
+    assert_eq!(
+        damage,
+        [
+            "event 11: its checksum is wrong",
+            "event 21: event 21 was expected, event 31 was found",
+            "the arguments of t1: its checksum is wrong",
+            &format!("the code {}: its checksum is wrong", sample::CODE),
+        ]
+    );
+}
+
+#[test]
+fn a_survey_names_the_page_that_is_no_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut file = IMAGE.closed.clone();
+    file[2 * 4_096..3 * 4_096].fill(0x77);
+    fs::write(dir.path().join("mesh.db"), file).unwrap();
+    let reader = SqliteStore::open_read_only(dir.path()).unwrap().unwrap();
+    let found = reader.survey().unwrap();
+    let damage: Vec<_> = found.damage.iter().map(damage).collect();
+    assert!(damage.iter().any(|what| what.starts_with("byte 8192: ")), "{damage:?}");
+}
+
+#[test]
+fn damage_in_the_middle_of_the_log_is_refused_and_its_end_is_cut_off() {
+    let mut log = IMAGE.log.clone();
+    log[32 + 24 + 5] ^= 1;
+    let error = open_image(&IMAGE.file, &log).unwrap_err();
+    let what = "byte 32: its checksum is wrong, and commits that were acknowledged follow";
+    assert_eq!(damage(&error), what);
+    let mut log = IMAGE.log.clone();
+    *log.last_mut().unwrap() ^= 1;
+    let store = open_image(&IMAGE.file, &log).unwrap();
+    assert_eq!(store.last_seq(), 30, "the last commit was never whole");
+}
+
+#[test]
+fn a_copy_of_a_store_in_use_is_a_store() {
+    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut store = filled(dir.path());
+    let reader = SqliteStore::open_read_only(dir.path()).unwrap().unwrap();
+    reader.copy_to(copy.path()).unwrap();
+    store.append(&sample::batches()[0]).unwrap();
+    check_sample(&SqliteStore::open(copy.path()).unwrap());
+    assert!(reader.copy_to(copy.path()).is_err(), "there is one already");
+}
+
+#[test]
+fn a_store_that_starts_over_keeps_data_and_goes_on_from_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = filled(dir.path());
+    store.start_over(1_000, &sample::snapshot()).unwrap();
+    drop(store);
+    let mut store = SqliteStore::open(dir.path()).unwrap();
+    assert_eq!(store.load_snapshot().unwrap(), Some((1_000, sample::snapshot())));
+    assert_eq!((store.oldest_seq().unwrap(), store.last_seq()), (0, 1_000));
+    assert_eq!(store.data(TaskId(1), Side::Payload).unwrap(), Some(sample::payload()));
+    assert_eq!(store.append(&sample::batches()[0]).unwrap(), 1_010);
 }

@@ -3,7 +3,7 @@
 use mesh_core::event::Event;
 use mesh_core::model::id::LeaseId;
 use mesh_core::snapshot::Snapshot;
-use mesh_store::memory::{Fault, MemoryDisk};
+use mesh_store::memory::{Fault, MemoryDisk, RESERVED_WRITES};
 use mesh_store::{Batch, Store, StoreError};
 
 fn batch() -> Batch {
@@ -67,4 +67,25 @@ fn one_owner_at_a_time() {
     assert!(matches!(disk.open(), Err(StoreError::Locked { .. })));
     drop(store);
     disk.open().unwrap();
+}
+
+#[test]
+fn the_reserve_of_a_full_disk_is_enough_for_some_writes() {
+    let disk = MemoryDisk::new();
+    let mut store = disk.open().unwrap();
+    assert!(store.hold_reserve());
+    disk.fill();
+    assert!(matches!(store.append(&batch()), Err(StoreError::Full { .. })));
+    assert!(store.release_reserve());
+    assert!(
+        !store.release_reserve() && !store.hold_reserve(),
+        "there is one, and no room for more"
+    );
+    for _write in 0..RESERVED_WRITES {
+        store.append(&batch()).unwrap();
+    }
+    assert!(matches!(store.append(&batch()), Err(StoreError::Full { .. })));
+    disk.free();
+    assert!(store.hold_reserve());
+    store.append(&batch()).unwrap();
 }

@@ -12,6 +12,7 @@ mod damage;
 mod dump;
 mod fault;
 mod format;
+mod full;
 mod keep;
 mod model;
 mod refuse;
