@@ -5,18 +5,21 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import time
 import urllib.parse
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from schedulemesh import transfer
+from schedulemesh import environments, transfer
 from schedulemesh._native import Client as NativeClient
 from schedulemesh._native import Code, Spec
 from schedulemesh.actors import ActorHandle
 from schedulemesh.delivery import Delivery
+from schedulemesh.environments import is_local
 from schedulemesh.errors import ConfigurationError
 from schedulemesh.executor import ClientExecutor
 from schedulemesh.future import Future
+from schedulemesh.packages import CLAIM_S, Packages
 from schedulemesh.pickling import CodeCache
 from schedulemesh.submitter import Submitter, code_of, pack
 from schedulemesh.task_options import TaskOptions, defaults
@@ -40,6 +43,7 @@ FLUSH_TIMEOUT_S = 10.0
 """How long closing waits until what was submitted is accepted."""
 
 _SPECS_MAX = 4_096
+_FOR_EVER = float("inf")
 _JOIN_TIMEOUT_S = 5.0
 
 
@@ -88,7 +92,8 @@ class Client(Submitter):
         self._delivery = Delivery(self.native)
         self._tickets = itertools.count(1)
         self._codes = CodeCache()
-        self._specs: dict[tuple[int, str, str | None], tuple[TaskOptions, Spec]] = {}
+        self._specs: dict[tuple[int, str, str | None], tuple[TaskOptions, Spec, float]] = {}
+        self.packages = Packages(self.native)
         # Also at the end of the interpreter, and when nobody holds the client any more.
         self._end = weakref.finalize(self, _end, os.getpid(), self.native, self._delivery, on_close)
 
@@ -124,13 +129,15 @@ class Client(Submitter):
         """
         key = (id(options), code.digest, title)
         known = self._specs.get(key)
-        if known is not None:
+        # A package has to be asked for again now and then, or it is given up.
+        if known is not None and (known[2] == _FOR_EVER or time.monotonic() < known[2]):
             return known[1]
+        until = time.monotonic() + CLAIM_S if is_local(options.runtime_env) else _FOR_EVER
         spec = self.spec(options, {"function": {"code": code.digest}}, code, title)
         if len(self._specs) >= _SPECS_MAX:
             self._specs.clear()
         # The options are kept with it, so that their id is not given to others.
-        self._specs[key] = (options, spec)
+        self._specs[key] = (options, spec, until)
         return spec
 
     def spec(
@@ -148,6 +155,9 @@ class Client(Submitter):
             code: The pickled code of it, if it has any.
             title: What people call it.
         """
+        env = options.runtime_env
+        if env is not None and is_local(env):
+            options = options.with_runtime_env(self.packages.ship(env))
         return Spec(options.spec(work, title), code)
 
     def send(
@@ -341,8 +351,22 @@ class Client(Submitter):
             name: Its name.
             **said: What its owner says about it, such as `dashboard`, `tags` or `weight`.
         """
-        body = {**said, "name": name}
-        view: ClusterView = self.request("PUT", _path("v1", "clusters", name), body)
+        body: ClusterBody = {**said, "name": name}
+        return self.put_cluster(body)
+
+    def put_cluster(self, body: ClusterBody) -> ClusterView:
+        """Register a cluster, or change what is said about it.
+
+        Args:
+            body: What its owner says about it. Folders of this machine in its runtime environment
+                are packed and shipped.
+        """
+        env = environments.normalized(body.get("runtime_env"))
+        if env is not None:
+            if mistakes := environments.mistakes_in(env):
+                raise ConfigurationError(mistakes[0], code="INVALID", details=mistakes[1:])
+            body = {**body, "runtime_env": self.packages.ship(env)}
+        view: ClusterView = self.request("PUT", _path("v1", "clusters", body["name"]), body)
         return view
 
     def remove_cluster(self, name: str, *, force: bool = False) -> None:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from schedulemesh.environments import local_parts, without_local_parts
+from schedulemesh import environments
 from schedulemesh.errors import ConfigurationError
 from schedulemesh.units import to_milliseconds
 
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 
 FILE_VARIABLE = "CLUSTER_CONFIG_FILE"
 SETTINGS_PREFIX = "SCHEDULER_"
-
-logger = logging.getLogger("schedulemesh")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -367,9 +364,9 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 def _runtime_env(value: Any) -> dict[str, Any]:
     env = _mapping(value)
-    for sentence in local_parts(env):
-        logger.warning("ignored: %s", sentence)
-    return without_local_parts(env)
+    if mistakes := environments.mistakes_in(env):
+        raise ValueError("; ".join(mistakes).replace("runtime_env: ", ""))
+    return environments.normalized(env) or {}
 
 
 def _labels(value: Any) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schedulemesh.client import CONNECT_TIMEOUT_S, Client
-from schedulemesh.embedded import Household, put_cluster, start_local_agent
+from schedulemesh.embedded import Household, start_local_agent
 from schedulemesh.errors import ClusterConnectionError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def connect(
     client = _found(household, url, token, timeout)
     try:
         for body in bodies:
-            put_cluster(client.native, body)
+            client.put_cluster(body)
         if household.serves and not bodies:
             start_local_agent(household, client.native)
     except BaseException:
@@ -86,7 +86,7 @@ def connect_with_agents(clusters: Sequence[ClusterBody], start_agents: AgentStar
     client = _found(household, None, None, CONNECT_TIMEOUT_S)
     try:
         for body in clusters:
-            put_cluster(client.native, body)
+            client.put_cluster(body)
         start_agents(household, client.native)
     except BaseException:
         client.close()

@@ -174,18 +174,8 @@ def start_local_agent(household: Household, native: NativeClient) -> None:
     """
     names = [view["spec"]["name"] for view in ask(native, "GET", "/v1/clusters")]
     if not names or names == [LOCAL_CLUSTER]:
-        put_cluster(native, {"name": LOCAL_CLUSTER})
+        ask(native, "PUT", f"/v1/clusters/{LOCAL_CLUSTER}", {"name": LOCAL_CLUSTER})
         household.start_agent(native, LOCAL_CLUSTER, os.environ.get("RAY_ADDRESS"))
-
-
-def put_cluster(native: NativeClient, body: Any) -> Any:
-    """Register a cluster, or change what is said about it.
-
-    Args:
-        native: The link to the control plane.
-        body: What is said about it.
-    """
-    return ask(native, "PUT", f"/v1/clusters/{urllib.parse.quote(body['name'], safe='')}", body)
 
 
 def ask(native: NativeClient, method: str, path: str, body: Any = None) -> Any:

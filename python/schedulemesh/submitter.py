@@ -7,9 +7,8 @@ import itertools
 import json
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from schedulemesh import pickling, transfer
+from schedulemesh import environments, pickling, transfer
 from schedulemesh.actors import ActorHandle
-from schedulemesh.environments import local_parts
 from schedulemesh.errors import ConfigurationError
 from schedulemesh.titles import title_of
 
@@ -174,19 +173,25 @@ class Submitter:
 
         Args:
             entrypoint: The shell command, run on the head node of the cluster.
-            runtime_env: Ray's runtime environment; the cluster's own when nothing is said.
+            runtime_env: Ray's runtime environment; that of the options, or else the cluster's own,
+                when nothing is said. Folders of this machine are packed and shipped.
             metadata: Carried along by Ray.
 
         Returns:
             A future that ends with the job; `future.logs()` is what it printed.
         """
         body: dict[str, Any] = {"entrypoint": entrypoint, "metadata": dict(metadata or {})}
-        if parts := local_parts(runtime_env):
-            raise ConfigurationError(parts[0], code="INVALID", details=parts[1:])
-        if runtime_env is not None:
-            body["runtime_env"] = dict(runtime_env)
-        spec = self._client.spec(self._options, "job", None, title_of(entrypoint))
-        return self._client.send_bytes(spec, self._options, json.dumps(body).encode())
+        if mistakes := environments.mistakes_in(runtime_env):
+            raise ConfigurationError(mistakes[0], code="INVALID", details=mistakes[1:])
+        options = self._options
+        env = environments.normalized(runtime_env) or options.runtime_env
+        if env is not None:
+            body["runtime_env"] = self._client.packages.ship(env)
+            if environments.is_local(env):
+                # The specification says which packages are in use for as long as the job is.
+                options = options.with_runtime_env(body["runtime_env"])
+        spec = self._client.spec(options, "job", None, title_of(entrypoint))
+        return self._client.send_bytes(spec, options, json.dumps(body).encode())
 
     def _function_spec(self, fn: Callable[..., Any], title: str | None = None) -> Spec:
         code = self._client.code(fn)

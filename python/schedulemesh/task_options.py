@@ -8,7 +8,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from schedulemesh.environments import local_parts
+from schedulemesh import environments
 from schedulemesh.errors import ConfigurationError
 from schedulemesh.units import to_bytes, to_milliseconds
 
@@ -43,7 +43,8 @@ class Options(TypedDict, total=False):
         timeout: The longest that one attempt may run, in seconds or as text.
         on_lost: What happens when its cluster can no longer be heard: `replace`, `wait` or `fail`.
         wait_for_growth: Queue it although no cluster could hold it as they are now.
-        runtime_env: Ray's runtime environment; the cluster's own when nothing is said.
+        runtime_env: Ray's runtime environment; the cluster's own when nothing is said. Folders of
+            this machine (`working_dir`, `py_modules`) are packed and shipped.
         name: A name for people.
         key: What you call this submission: submitting it twice does it once.
     """
@@ -105,6 +106,21 @@ class TaskOptions:
             body["resources"] = {"CPU": 1, **resources}
         return json.dumps(body)
 
+    @property
+    def runtime_env(self) -> dict[str, Any] | None:
+        """Ray's runtime environment, if one is said."""
+        env: dict[str, Any] | None = self.shared.get("runtime_env")
+        return env
+
+    def with_runtime_env(self, runtime_env: Mapping[str, Any]) -> TaskOptions:
+        """Return these options with another runtime environment.
+
+        Args:
+            runtime_env: The environment.
+        """
+        shared = {**self.shared, "runtime_env": dict(runtime_env)}
+        return dataclasses.replace(self, shared=shared)
+
     def numbered(self, number: int) -> TaskOptions:
         """Return the options of one of many tasks.
 
@@ -150,7 +166,7 @@ def parse(given: Options) -> TaskOptions:
         "on_lost": given.get("on_lost"),
         "wait_for_growth": given.get("wait_for_growth", False),
         "python": PYTHON,
-        "runtime_env": given.get("runtime_env"),
+        "runtime_env": environments.normalized(given.get("runtime_env")),
     }
     shared = _without_none(body)
     try:
@@ -174,7 +190,7 @@ def _mistakes(given: Options) -> list[str]:
         for name in ("tags", "prefer_tags", "avoid_tags")
         if isinstance(given.get(name), str)
     ]
-    mistakes += local_parts(given.get("runtime_env"))
+    mistakes += environments.mistakes_in(given.get("runtime_env"))
     on_lost = given.get("on_lost")
     if on_lost is not None and on_lost not in _ON_LOST:
         mistakes.append(f"on_lost={on_lost!r} is none of {', '.join(_ON_LOST)}")

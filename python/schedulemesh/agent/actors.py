@@ -15,6 +15,7 @@ from ray.util import list_named_actors
 
 from schedulemesh.agent import ray_actors
 from schedulemesh.agent.lane import Batch, Lane, Pace, each
+from schedulemesh.agent.packages import PackageNotBroughtError
 from schedulemesh.agent.settings import NAMESPACE
 from schedulemesh.agent.work import Lease, Work
 from schedulemesh.agent.worker.parcel import unwrap, wrap
@@ -253,10 +254,15 @@ class Actors:
         limit = self._settings.start_limit_s(with_env=bool(lease.runtime_env))
         name = self._names.of(hosted.work.key)
         try:
-            lane.actor = await self._create(lease, name)
+            known = await self._runners.packages.lease(lease)
+            if lane.dead:
+                return
+            lane.actor = await self._create(known, name)
             about = await asyncio.wait_for(ray_actors.awaited(lane.actor.about.remote()), limit)
             lane.boxes = about["boxes"]
             await self._construct(hosted)
+        except PackageNotBroughtError as error:
+            self._fail(hosted, str(error))
         except asyncio.TimeoutError:
             self._fail(hosted, f"the actor had no worker after {limit:.0f} s")
         except RayTaskError as error:

@@ -19,6 +19,7 @@ from schedulemesh.agent.lane import Pace, each
 from schedulemesh.agent.link import Door, Link, LinkClosed, end_all
 from schedulemesh.agent.nodes import Nodes, ask_ray
 from schedulemesh.agent.outbox import Outbox
+from schedulemesh.agent.packages import Packages
 from schedulemesh.agent.results import Results
 from schedulemesh.agent.runners import Runners
 from schedulemesh.agent.work import Lease, Ledger, Work
@@ -58,9 +59,11 @@ class Agent:
         self._link.outbox = self._ledger.outbox
         results = Results(self._ledger, self._blobs)
         self._results = results
+        packages = Packages(self._blobs)
         self._runners = Runners(settings, self._ledger, results, Pace())
+        self._runners.packages = packages
         self._actors = Actors(settings, self._ledger, results, self._runners, self._incarnation)
-        self._jobs = Jobs(settings, self._ledger)
+        self._jobs = Jobs(settings, self._ledger, packages)
         self._nodes = Nodes(self._held_on)
         self._runners.free = self._nodes.free_on
         self._handlers: dict[str, Callable[[Any], None]] = {

@@ -19,11 +19,13 @@ import ray._private.worker
 from ray.exceptions import RayError
 from ray.experimental import internal_kv
 
+from schedulemesh.agent.packages import PackageNotBroughtError
 from schedulemesh.agent.work import Lease, Work
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from schedulemesh.agent.packages import Packages
     from schedulemesh.agent.settings import Settings
     from schedulemesh.agent.wire import Key
     from schedulemesh.agent.work import Ledger
@@ -79,10 +81,11 @@ class Job:
 class Jobs:
     """Submits, polls, stops and adopts jobs."""
 
-    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger, packages: Packages) -> None:
         self._cluster = settings.cluster
         self._names = settings.names
         self._ledger = ledger
+        self._packages = packages
         self._jobs: dict[Key, Job] = {}
         # Jobs whose ends are reported and not acknowledged yet.
         self._reported: set[Key] = set()
@@ -217,7 +220,7 @@ class Jobs:
         try:
             body = await self._body(job)
             submitted = await self._submit(job, body)
-        except (*_NO_JOB, JobsUnavailable, JobRefused) as error:
+        except (*_NO_JOB, JobsUnavailable, JobRefused, PackageNotBroughtError) as error:
             self._ledger.not_started(work, f"the job was not started: {error}")
         except JobInDoubt as error:
             self._ledger.lost(work, str(error))
@@ -236,6 +239,7 @@ class Jobs:
         env = dict(asked.get("runtime_env") or {})
         if not env and job.lease is not None and job.lease.runtime_env:
             env = json.loads(job.lease.runtime_env)
+        env = await self._packages.env(env)
         task, attempt = job.work.key
         env["env_vars"] = {
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_DEFAULT_S),

@@ -14,11 +14,13 @@ from schedulemesh.agent import ray_actors
 from schedulemesh.agent.code import Code
 from schedulemesh.agent.lane import Lane, each
 from schedulemesh.agent.nodes import TINY
+from schedulemesh.agent.packages import PackageNotBroughtError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from schedulemesh.agent.lane import Pace
+    from schedulemesh.agent.packages import Packages
     from schedulemesh.agent.results import Results
     from schedulemesh.agent.settings import Settings
     from schedulemesh.agent.work import Lease, Ledger, Work
@@ -35,6 +37,7 @@ class Runners:
         self.ledger = ledger
         self.pace = pace
         self.code = Code()
+        self.packages: Packages
         self._settings = settings
         self._results = results
         self._lanes: set[Lane] = set()
@@ -164,7 +167,7 @@ class Runners:
         lanes = list(self._lanes)
         for lane in lanes:
             self._forget(lane)
-        await asyncio.gather(*(ray_actors.retire(lane.actor) for lane in lanes))
+        await asyncio.gather(*(ray_actors.retire(lane.actor) for lane in lanes if lane.actor))
 
     def _bind(self, lease: Lease) -> Lane:
         """Find a worker for a lease, or create one."""
@@ -184,11 +187,16 @@ class Runners:
     async def _bring_up(self, lane: Lane, lease: Lease) -> None:
         limit = self._settings.start_limit_s(with_env=bool(lease.runtime_env))
         try:
-            lane.actor = ray_actors.create_runner(lease, self._settings.cluster)
+            known = await self.packages.lease(lease)
+            if lane.dead:
+                return
+            lane.actor = ray_actors.create_runner(known, self._settings.cluster)
             about = await asyncio.wait_for(ray_actors.awaited(lane.actor.about.remote()), limit)
         except asyncio.TimeoutError:
             log.warning("no worker on node %s after %.0f s, tasks handed back", lease.node, limit)
             self._give_up(lane, "")
+        except PackageNotBroughtError as error:
+            self._give_up(lane, str(error))
         except RuntimeEnvSetupError as error:
             self._give_up(lane, f"the runtime environment failed: {ray_actors.said(error)}")
         except RayError as error:

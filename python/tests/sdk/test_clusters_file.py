@@ -63,7 +63,7 @@ def test_the_file_of_the_documents_is_read(home: Path) -> None:
         "name": "centos", "dashboard": "http://ray-centos.example:8265", "prefer": False,
         "weight": 1.0, "tags": ["linux", "x86_64"], "token": "env:CENTOS_RAY_TOKEN",
         "runtime_env": {
-            "conda": "ts", "env_vars": {"home_dir": "/home/x"},
+            "conda": "ts", "env_vars": {"home_dir": "/home/x"}, "working_dir": str(home),
         },
         "max_utilisation": 0.7, **shared,
     }  # fmt: skip

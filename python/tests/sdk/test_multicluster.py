@@ -110,10 +110,16 @@ def test_work_inside_a_job_prefers_the_cluster_of_the_job(
     assert spec_of(server, 2)["affinity"].get("cluster") is None
 
 
-def test_folders_of_this_machine_are_refused_before_anything_is_sent(server: FakeServer) -> None:
-    with pytest.raises(ConfigurationError, match=r"working_dir '\.' is on this machine"):
-        submit_job("python train.py", runtime_env={"working_dir": "."})
+def test_folders_that_are_not_there_are_refused_before_anything_is_sent(server: FakeServer) -> None:
+    with pytest.raises(ConfigurationError, match=r"working_dir '/no/folder' is no URI"):
+        submit_job("python train.py", runtime_env={"working_dir": "/no/folder"})
     assert server.tasks == {}
+
+
+def test_a_job_takes_the_folder_of_the_program_along(server: FakeServer) -> None:
+    Path("train.py").write_text("")
+    submit_job("python train.py", runtime_env={"working_dir": "."})
+    assert spec_of(server, 1)["runtime_env"]["working_dir"].startswith("schedulemesh://")
 
 
 def test_an_actor_is_ready_when_its_handle_is_there() -> None:
