@@ -23,25 +23,54 @@ pub(crate) fn used(mesh: &Mesh) -> HashSet<BlobId> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use mesh_api::convert::{self, Prepared};
+    use mesh_core::command::Submission;
+    use mesh_core::model::id::{Key, TaskId};
+    use mesh_core::model::task::Data;
     use mesh_core::model::time::Timestamp;
     use mesh_core::{Command, Limits};
+    use serde_json::json;
 
     use super::*;
+
+    fn did(mesh: &mut Mesh, command: &Command) {
+        let now = Timestamp::from_micros(1);
+        let (events, _answer) = mesh.decide(now, command).unwrap();
+        for event in &events {
+            mesh.apply(now, event);
+        }
+    }
+
+    fn env(package: u128) -> serde_json::Value {
+        json!({"working_dir": format!("schedulemesh://{package:032x}/3/p.zip")})
+    }
 
     #[test]
     fn what_the_environment_of_a_cluster_names_is_used() {
         let mut mesh = Mesh::new(Limits::default());
-        let body = serde_json::json!({
-            "name": "a",
-            "runtime_env": {"working_dir": "schedulemesh://000000000000000000000000000000ff/3/p.zip"},
-        });
-        let (name, spec) =
-            mesh_api::convert::cluster(&serde_json::from_value(body).unwrap()).unwrap();
-        let command = Command::AddCluster(name, Box::new(spec));
-        let (events, _answer) = mesh.decide(Timestamp::from_micros(1), &command).unwrap();
-        for event in &events {
-            mesh.apply(Timestamp::from_micros(1), event);
-        }
+        let body = json!({"name": "a", "runtime_env": env(255)});
+        let (name, spec) = convert::cluster(&serde_json::from_value(body).unwrap()).unwrap();
+        did(&mut mesh, &Command::AddCluster(name, Box::new(spec)));
         assert_eq!(used(&mesh), HashSet::from([BlobId(255)]));
+    }
+
+    #[test]
+    fn what_a_task_names_is_used_until_it_has_ended() {
+        let mut mesh = Mesh::new(Limits::default());
+        let body = json!({"work": "job", "runtime_env": env(7)});
+        let prepared = Prepared::read(&serde_json::from_value(body).unwrap()).unwrap();
+        let submission = Submission {
+            key: Key::Uuid(1),
+            body: 0,
+            name: None,
+            spec: Arc::clone(prepared.spec()),
+            payload: Data::None,
+        };
+        did(&mut mesh, &Command::Submit(submission));
+        assert_eq!(used(&mesh), HashSet::from([BlobId(7)]));
+        did(&mut mesh, &Command::Cancel(TaskId(1)));
+        assert_eq!(used(&mesh), HashSet::new());
     }
 }

@@ -109,6 +109,27 @@ async fn blobs_and_code_come_back_as_they_went() {
 }
 
 #[tokio::test]
+async fn a_package_is_kept_once_under_its_digest() {
+    let fixture = Fixture::start().await;
+    let id: String = blake3::hash(b"folder").to_hex().chars().take(32).collect();
+    let path = format!("/v1/packages/{id}");
+    let absent = refusal(&fixture, "GET", &path, "").await;
+    assert_eq!(absent, format!("404 UNKNOWN_BLOB: blob {id} is not here []"));
+    let other = refusal(&fixture, "PUT", &path, "another").await;
+    assert!(other.starts_with("422 INVALID: the 7 bytes are package "), "{other}");
+    for _again in 0..2 {
+        let pieces = [Ok::<_, std::io::Error>(Bytes::from_static(b"folder"))];
+        let view = fixture.http.put_package(&id, stream::iter(pieces)).await.unwrap();
+        assert_eq!((view.id.as_str(), view.size), (id.as_str(), 6));
+    }
+    assert_eq!(fixture.raw("GET", &path, "").await.0, 200);
+    // Agents ask for it as they ask for any blob.
+    let mut stream = Box::pin(fixture.http.blob(&id).await.unwrap());
+    assert_eq!(stream.next().await.unwrap().unwrap().as_ref(), b"folder");
+    fixture.stop().await;
+}
+
+#[tokio::test]
 async fn tasks_are_listed_in_pages_and_by_what_they_are() {
     let fixture = Fixture::start().await;
     let tasks: Vec<Value> = (0..25)
