@@ -1,14 +1,14 @@
 //! Folding the journal into a snapshot now and then, so that a restart reads little: a second
-//! reader replays it into a copy of the state, while the driver goes on.
+//! reader replays it into a copy of the state, and a second writer keeps that, while the driver goes
+//! on.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mesh_core::snapshot::Snapshot;
 use mesh_core::{Limits, Mesh};
-use mesh_store::{Seq, SqliteStore, StoreError};
+use mesh_store::{Seq, SnapshotWriter, SqliteStore, StoreError};
 
-use crate::driver::ask::Ask;
+use crate::driver::EVENTS_KEPT;
 use crate::handle::Handle;
 
 /// The journal is folded when it holds so many events that the snapshot does not, or as many as there
@@ -18,7 +18,12 @@ const EVENTS_MIN: u64 = 200_000;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Folds the journal of a state directory now and then, until the driver ends.
-pub(crate) async fn fold_journal(handle: Handle, dir: PathBuf, limits: Limits) {
+pub(crate) async fn fold_journal(
+    handle: Handle,
+    dir: PathBuf,
+    limits: Limits,
+    mut writer: Box<dyn SnapshotWriter>,
+) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -31,27 +36,44 @@ pub(crate) async fn fold_journal(handle: Handle, dir: PathBuf, limits: Limits) {
             continue;
         }
         let dir = dir.clone();
-        match tokio::task::spawn_blocking(move || folded(&dir, limits)).await {
-            Ok(Ok(Some((seq, snapshot)))) => {
-                let snapshot = Box::new(snapshot);
-                let saved = handle.ask(0, |reply| Ask::SaveSnapshot { seq, snapshot, reply }).await;
-                match saved {
-                    Ok(()) => tracing::info!(seq, grown, "journal folded"),
-                    Err(problem) => tracing::warn!(%problem, "snapshot not written"),
-                }
+        let folding = tokio::task::spawn_blocking(move || {
+            let folded = fold(&dir, limits, writer.as_mut());
+            (folded, writer)
+        });
+        let folded = match folding.await {
+            Ok((folded, returned)) => {
+                writer = returned;
+                folded
             }
-            Ok(Ok(None)) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "journal not folded"),
-            Err(error) => tracing::error!(%error, "folding panicked"),
+            Err(error) => return tracing::error!(%error, "folding panicked"),
+        };
+        match folded {
+            Ok(Some(seq)) => {
+                handle.shared.tail.set_folded(seq);
+                tracing::info!(seq, grown, "journal folded");
+            }
+            Ok(None) => {}
+            Err(StoreError::Closed) => return,
+            // Nothing depends on it: whether the disk is full or broken shows at the next commit.
+            Err(error) => tracing::warn!(%error, "journal not folded"),
         }
     }
 }
 
-/// A snapshot, and the last event that it includes.
-type Folded = (Seq, Snapshot);
+/// Keeps the state as the journal has it now as a snapshot, and gives up the journal before it,
+/// except for those who still follow it. Nothing happens when there is no journal.
+fn fold(
+    dir: &Path,
+    limits: Limits,
+    writer: &mut dyn SnapshotWriter,
+) -> Result<Option<Seq>, StoreError> {
+    let Some((seq, mesh)) = replayed(dir, limits)? else { return Ok(None) };
+    writer.save(seq, &mesh.snapshot(), seq.saturating_sub(EVENTS_KEPT))?;
+    Ok(Some(seq))
+}
 
-/// The state as the journal has it now; nothing when there is no journal.
-fn folded(dir: &Path, limits: Limits) -> Result<Option<Folded>, StoreError> {
+/// The state as the journal has it now, and the last event; nothing when there is no journal.
+fn replayed(dir: &Path, limits: Limits) -> Result<Option<(Seq, Mesh)>, StoreError> {
     let Some(reader) = SqliteStore::open_read_only(dir)? else { return Ok(None) };
     let (mut seq, mut mesh) = match reader.load_snapshot()? {
         Some((seq, snapshot)) => (seq, Mesh::restore(snapshot, limits)),
@@ -63,7 +85,7 @@ fn folded(dir: &Path, limits: Limits) -> Result<Option<Folded>, StoreError> {
         seq = entry.last();
         true
     })?;
-    Ok(Some((seq, mesh.snapshot())))
+    Ok(Some((seq, mesh)))
 }
 
 #[cfg(test)]
@@ -78,17 +100,19 @@ mod tests {
     #[test]
     fn what_is_folded_is_the_state_that_the_journal_tells() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(folded(dir.path(), Limits::default()).unwrap().is_none());
+        assert!(replayed(dir.path(), Limits::default()).unwrap().is_none());
         let mut store = SqliteStore::open(dir.path()).unwrap();
+        let mut writer = store.snapshots();
         let mut live = Mesh::new(Limits::default());
         for (id, name) in [(1, "a"), (2, "b")] {
             let spec = Box::new(ClusterSpec::default());
             let event = Event::ClusterAdded(ClusterId(id), name.parse().unwrap(), spec);
             live.apply(live.at(), &event);
             store.append(&Batch { events: vec![event], ..Batch::default() }).unwrap();
-            let (seq, snapshot) = folded(dir.path(), Limits::default()).unwrap().unwrap();
-            assert_eq!((seq, &snapshot), (u64::from(id), &live.snapshot()));
-            store.save_snapshot(seq, &snapshot, 0).unwrap();
+            let seq = fold(dir.path(), Limits::default(), writer.as_mut()).unwrap();
+            assert_eq!(seq, Some(u64::from(id)));
+            let kept = store.load_snapshot().unwrap();
+            assert_eq!(kept, Some((u64::from(id), live.snapshot())));
         }
     }
 }

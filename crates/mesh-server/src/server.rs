@@ -10,7 +10,7 @@ use mesh_api::problem::Problem;
 use mesh_core::Limits;
 use mesh_core::model::task::BlobId;
 use mesh_core::model::time::Span;
-use mesh_store::SqliteStore;
+use mesh_store::{SnapshotWriter, SqliteStore, Store as _};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -60,7 +60,7 @@ impl Server {
         let folding = dir.clone();
         let opened = tokio::task::spawn_blocking(move || open(&dir, settings)).await;
         let opened = opened.map_err(|error| not_started(state_dir.path(), &error.to_string()))?;
-        let (handle, driver) =
+        let (handle, driver, snapshots) =
             opened.map_err(|error| not_started(state_dir.path(), &error.to_string()))?;
         let url = bound.url.clone();
         let app = App::new(handle, state_dir.tokens().clone(), Arc::new(config), &url);
@@ -73,7 +73,7 @@ impl Server {
         tasks.spawn(crate::agents::dial_listening_agents(app.handle.clone()));
         tasks.spawn(crate::bootstrap::run(app.clone()));
         tasks.spawn(collect_blobs(app.handle.clone()));
-        tasks.spawn(fold_journal(app.handle.clone(), folding, settings.limits));
+        tasks.spawn(fold_journal(app.handle.clone(), folding, settings.limits, snapshots));
         let path = state_dir.path().to_path_buf();
         let embedded = app.config.embedded;
         state_dir
@@ -153,9 +153,14 @@ fn settings(config: &Config) -> Settings {
     Settings { limits, heartbeat: config.heartbeat }
 }
 
-fn open(dir: &Path, settings: Settings) -> Result<(Handle, JoinHandle<()>), StartError> {
+/// What a server consists of, beside its doors.
+type Opened = (Handle, JoinHandle<()>, Box<dyn SnapshotWriter>);
+
+fn open(dir: &Path, settings: Settings) -> Result<Opened, StartError> {
     let store = SqliteStore::open(dir)?;
-    start(dir, Box::new(store), settings)
+    let snapshots = store.snapshots();
+    let (handle, driver) = start(dir, Box::new(store), settings)?;
+    Ok((handle, driver, snapshots))
 }
 
 fn not_started(dir: &Path, why: &str) -> Problem {

@@ -33,7 +33,8 @@ pub const RESERVED_WRITES: u32 = 1_000;
 /// What goes wrong with a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// There is no room. Nothing is kept, and the next write may succeed.
+    /// There is no room, nor a reserve that could be given up. Nothing is kept, and the next write
+    /// may succeed.
     Full,
     /// The write fails and nothing is kept. The store must be opened again.
     Failed,
@@ -210,11 +211,11 @@ impl Store for MemoryStore {
 
     fn release_reserve(&mut self) -> bool {
         let mut shared = self.desk.disk.shared();
-        let had_room = !std::mem::replace(&mut shared.reserve_gone, true);
-        if had_room && let Some(room) = &mut shared.room {
-            *room += RESERVED_WRITES;
-        }
-        had_room
+        let gone = shared.reserve_gone;
+        let Some(room) = shared.room.as_mut().filter(|_| !gone) else { return false };
+        *room += RESERVED_WRITES;
+        shared.reserve_gone = true;
+        true
     }
 
     fn hold_reserve(&mut self) -> bool {

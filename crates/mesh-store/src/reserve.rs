@@ -12,6 +12,8 @@ use crate::space::Space;
 pub const RESERVE_FILE: &str = "reserve";
 /// How much room is kept: thousands of cancellations and ends of tasks.
 pub const RESERVE_BYTES: u64 = 32 << 20;
+/// The part of a small disk that is kept instead.
+const PART_OF_DISK: u64 = 8;
 
 /// A file that takes room and holds nothing.
 #[derive(Debug)]
@@ -25,30 +27,29 @@ impl Reserve {
         Self { path: dir.join(RESERVE_FILE) }
     }
 
-    /// Whether the room is taken.
-    pub(crate) fn is_held(&self) -> bool {
-        // Blocks count, not length: a file may be long and take no room.
-        fs::metadata(&self.path)
-            .is_ok_and(|file| file.blocks().saturating_mul(512) >= RESERVE_BYTES)
-    }
-
     /// Takes the room, unless the disk would be nearly full then. Whether it is taken now.
     pub(crate) fn hold(&self) -> io::Result<bool> {
-        if self.is_held() {
+        let disk = Space::of(self.path.parent().unwrap_or(&self.path))?;
+        let bytes = RESERVE_BYTES.min(disk.total / PART_OF_DISK);
+        if self.holds(bytes) {
             return Ok(true);
         }
-        let dir = self.path.parent().unwrap_or(&self.path);
-        if Space::of(dir)?.free < RESERVE_BYTES.saturating_mul(2) {
+        if disk.free < bytes.saturating_mul(2) {
             return Ok(false);
         }
-        let taken = private(&self.path).and_then(|file| take_room(&file));
+        let taken = private(&self.path).and_then(|file| take_room(&file, bytes));
         if taken.is_err() {
             self.release();
         }
         match taken {
             Err(error) if error.kind() == ErrorKind::StorageFull => Ok(false),
-            taken => taken.map(|()| self.is_held()),
+            taken => taken.map(|()| self.holds(bytes)),
         }
+    }
+
+    fn holds(&self, bytes: u64) -> bool {
+        // Blocks count, not length: a file may be long and take no room.
+        fs::metadata(&self.path).is_ok_and(|file| file.blocks().saturating_mul(512) >= bytes)
     }
 
     /// Gives the room up. Whether there was any.
@@ -71,10 +72,10 @@ fn private(path: &Path) -> io::Result<File> {
 
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "taking room without writing has no safe call in std")]
-fn take_room(file: &File) -> io::Result<()> {
+fn take_room(file: &File, bytes: u64) -> io::Result<()> {
     use std::os::fd::AsRawFd;
 
-    let bytes = i64::try_from(RESERVE_BYTES).unwrap_or(i64::MAX);
+    let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
     // SAFETY: the descriptor is open as long as the file is borrowed.
     match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes) } {
         0 => Ok(()),
@@ -83,9 +84,9 @@ fn take_room(file: &File) -> io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn take_room(mut file: &File) -> io::Result<()> {
+fn take_room(mut file: &File, bytes: u64) -> io::Result<()> {
     let block = vec![0x5a; 1 << 20];
-    for _block in 0..RESERVE_BYTES >> 20 {
+    for _block in 0..bytes >> 20 {
         io::Write::write_all(&mut file, &block)?;
     }
     file.sync_all()
@@ -99,12 +100,12 @@ mod tests {
     fn room_is_taken_given_up_and_taken_again() {
         let dir = tempfile::tempdir().unwrap();
         let reserve = Reserve::of(dir.path());
-        assert!(!reserve.is_held() && !reserve.release());
+        assert!(!reserve.holds(1) && !reserve.release());
         for _again in 0..2 {
             assert!(reserve.hold().unwrap() && reserve.hold().unwrap());
-            assert!(reserve.is_held());
+            assert!(reserve.holds(1 << 20));
             assert!(reserve.release());
-            assert!(!reserve.is_held());
+            assert!(!reserve.holds(1));
         }
     }
 
@@ -113,7 +114,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let reserve = Reserve::of(dir.path());
         File::create(dir.path().join(RESERVE_FILE)).unwrap().set_len(RESERVE_BYTES).unwrap();
-        assert!(!reserve.is_held());
-        assert!(reserve.hold().unwrap() && reserve.is_held());
+        assert!(!reserve.holds(1));
+        assert!(reserve.hold().unwrap() && reserve.holds(1 << 20));
     }
 }

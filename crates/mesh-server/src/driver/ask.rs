@@ -11,7 +11,6 @@ use mesh_core::model::cluster::{AgentFacts, NodeFacts};
 use mesh_core::model::id::{ClusterName, Digest, TaskId};
 use mesh_core::model::task::BlobId;
 use mesh_core::model::time::Timestamp;
-use mesh_core::snapshot::Snapshot;
 use mesh_core::{Answer, Command, Mesh};
 use mesh_store::{Entry, Seq, Side};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -120,15 +119,6 @@ pub enum Ask {
         /// The link.
         client: ClientId,
     },
-    /// Keep a snapshot that includes the events up to this one.
-    SaveSnapshot {
-        /// The last event that it includes.
-        seq: Seq,
-        /// The state after that event.
-        snapshot: Box<Snapshot>,
-        /// Answered when it is durable.
-        reply: Reply<()>,
-    },
     /// Say which blobs something refers to.
     UsedBlobs {
         /// The blobs.
@@ -208,7 +198,6 @@ impl std::fmt::Debug for Ask {
             Self::ClientSubmit(_) => "ClientSubmit",
             Self::Watch { .. } => "Watch",
             Self::ClientGone { .. } => "ClientGone",
-            Self::SaveSnapshot { .. } => "SaveSnapshot",
             Self::UsedBlobs { .. } => "UsedBlobs",
             Self::Shutdown { .. } => "Shutdown",
         };

@@ -9,7 +9,6 @@ use mesh_api::problem::Problem;
 use mesh_core::command::{Held, Report, Seen};
 use mesh_core::model::task::{Cause, Data, Failure};
 use mesh_core::model::time::{Span, Timestamp};
-use mesh_core::snapshot::Snapshot;
 use mesh_core::{Command, Limits, Mesh};
 use mesh_store::{Batch, Entry, Seq, Store, StoreError};
 
@@ -33,7 +32,7 @@ const FULL_RETRY: Span = Span::from_secs(1);
 /// How much room a full disk must have before work goes on.
 const PROBE_BYTES: usize = 1 << 20;
 /// How many events a snapshot leaves in the journal, for those who follow it.
-const EVENTS_KEPT: Seq = 100_000;
+pub(crate) const EVENTS_KEPT: Seq = 100_000;
 
 /// The owner of the state.
 pub struct Engine {
@@ -57,6 +56,9 @@ pub struct Engine {
 #[derive(Debug)]
 pub(super) enum Health {
     Well,
+    /// The disk is full, and its reserve was given up: what is here already may end, nothing new is
+    /// taken. Whether there is room again is looked at then.
+    Tight(Timestamp, Problem),
     /// The disk is full; it is tried again then.
     Full(Timestamp, Problem),
     /// The store must be opened again by a restart. `blind`: nor could the state be read back.
@@ -116,6 +118,9 @@ impl Engine {
     /// The first turn: whatever the journal says, no agent is linked.
     pub fn begin(&mut self, now: Timestamp) {
         let mut turn = Turn::new(now);
+        if !self.store.hold_reserve() {
+            self.tighten(now);
+        }
         // Only commands that name something can be refused.
         drop(self.decide(&mut turn, &Command::Restart, None));
         self.finish(turn);
@@ -152,7 +157,7 @@ impl Engine {
     }
 
     fn tick(&mut self, turn: &mut Turn) {
-        if !matches!(self.health, Health::Well) {
+        if self.trouble().is_some() {
             return;
         }
         for _ in 0..TICKS_MAX {
@@ -165,15 +170,21 @@ impl Engine {
                 break;
             }
         }
-        let events = self.mesh.schedule(turn.now);
-        turn.batch.events.extend(events);
+        if matches!(self.health, Health::Well) {
+            let events = self.mesh.schedule(turn.now);
+            turn.batch.events.extend(events);
+        }
     }
 
     /// How long nothing needs to be done unless somebody asks.
     pub fn wait(&self, now: Timestamp) -> Option<Span> {
         match &self.health {
-            Health::Well if !self.unreadable.is_empty() => Some(Span::ZERO),
+            Health::Well | Health::Tight(..) if !self.unreadable.is_empty() => Some(Span::ZERO),
             Health::Well => Some(self.mesh.next_timer()?.since(now).max(WAIT_MIN)),
+            Health::Tight(at, _) => {
+                let due = self.mesh.next_timer().map_or(*at, |timer| timer.min(*at));
+                Some(due.since(now).max(WAIT_MIN))
+            }
             Health::Full(at, _) => Some(at.since(now).max(WAIT_MIN)),
             Health::Failed(..) => None,
         }
@@ -195,7 +206,12 @@ impl Engine {
         }
         turn.batch.at = turn.now;
         let begun = Instant::now();
-        match self.store.append(&turn.batch) {
+        let mut appended = self.store.append(&turn.batch);
+        if matches!(appended, Err(StoreError::Full { .. })) && self.store.release_reserve() {
+            self.tighten(turn.now);
+            appended = self.store.append(&turn.batch);
+        }
+        match appended {
             Ok(last) => {
                 self.metrics.committed(&turn.batch, begun.elapsed());
                 self.show(turn, last);
@@ -244,11 +260,35 @@ impl Engine {
         problem
     }
 
+    /// Takes nothing new until the disk has room for its reserve again.
+    fn tighten(&mut self, now: Timestamp) {
+        let problem = store_tight();
+        if !matches!(self.health, Health::Tight(..)) {
+            tracing::error!(code = %problem.code, "{}", problem.message);
+        }
+        self.tail.set_trouble(Some(problem.clone()));
+        self.health = Health::Tight(now.after(FULL_RETRY), problem);
+    }
+
+    /// Takes everything again, if there is room for the reserve.
+    fn loosen(&mut self, now: Timestamp) {
+        if self.store.hold_reserve() {
+            tracing::info!("store has room again");
+            self.health = Health::Well;
+            self.tail.set_trouble(None);
+        } else {
+            self.tighten(now);
+        }
+    }
+
     /// Tries a full disk again when it is time to.
     fn recuperate(&mut self, turn: &mut Turn) {
-        let Health::Full(at, problem) = &self.health else { return };
+        let (Health::Full(at, problem) | Health::Tight(at, problem)) = &self.health else { return };
         if turn.now < *at {
             return;
+        }
+        if matches!(self.health, Health::Tight(..)) {
+            return self.loosen(turn.now);
         }
         let probe = vec![0; PROBE_BYTES];
         let digest = mesh_api::convert::digest_of(&probe);
@@ -257,9 +297,7 @@ impl Engine {
         let problem = problem.clone();
         match self.store.append(&fill).and_then(|_seq| self.store.append(&clear)) {
             Ok(_seq) => {
-                tracing::info!("store has room again");
-                self.health = Health::Well;
-                self.tail.set_trouble(None);
+                self.loosen(turn.now);
                 drop(self.decide(turn, &Command::Restart, None)); // links were closed meanwhile
             }
             Err(StoreError::Full { .. }) => {
@@ -274,8 +312,16 @@ impl Engine {
     /// Why nothing can be changed at the moment.
     pub(super) fn trouble(&self) -> Option<&Problem> {
         match &self.health {
-            Health::Well => None,
+            Health::Well | Health::Tight(..) => None,
             Health::Full(_, problem) | Health::Failed(problem, _) => Some(problem),
+        }
+    }
+
+    /// Why nothing new is taken at the moment.
+    pub(super) fn refuses_new(&self) -> Option<&Problem> {
+        match &self.health {
+            Health::Tight(_, problem) => Some(problem),
+            _ => self.trouble(),
         }
     }
 
@@ -288,23 +334,24 @@ impl Engine {
         if seq == 0 {
             return;
         }
-        if let Err(problem) = self.save_snapshot(seq, &self.mesh.snapshot()) {
-            tracing::warn!(%problem, "last snapshot not written");
+        let kept = seq.saturating_sub(EVENTS_KEPT);
+        match self.store.save_snapshot(seq, &self.mesh.snapshot(), kept) {
+            Ok(()) => self.tail.set_folded(seq),
+            // Nothing depends on it: whether the disk is full or broken shows at the next commit.
+            Err(error) => tracing::warn!(%error, "last snapshot not written"),
         }
     }
+}
 
-    /// Keeps a snapshot, and gives up the journal before it, except for those who still follow it.
-    pub(super) fn save_snapshot(&mut self, seq: Seq, snapshot: &Snapshot) -> Result<(), Problem> {
-        let kept = seq.saturating_sub(EVENTS_KEPT);
-        match self.store.save_snapshot(seq, snapshot, kept) {
-            Ok(()) => {
-                self.tail.set_folded(seq);
-                Ok(())
-            }
-            // Nothing depends on it: whether the disk is full or broken shows at the next commit.
-            Err(error @ StoreError::Full { .. }) => Err(store_full(&error)),
-            Err(error) => Err(store_failed(&error)),
-        }
+fn store_tight() -> Problem {
+    Problem {
+        retry_after_ms: Some(5_000),
+        ..Problem::new(
+            "STORE_FULL",
+            "the disk of the state directory is full: what runs may end and be cancelled, nothing new \
+             is accepted or started",
+            "free some space on that disk; work goes on by itself then",
+        )
     }
 }
 

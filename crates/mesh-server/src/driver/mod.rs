@@ -20,6 +20,7 @@ use mesh_store::{Store, StoreError};
 use tokio::sync::{Semaphore, mpsc};
 
 use self::ask::Queued;
+pub(crate) use self::engine::EVENTS_KEPT;
 pub use self::engine::Engine;
 use crate::blobs::Blobs;
 use crate::clock::Clock;

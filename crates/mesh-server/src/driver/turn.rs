@@ -199,9 +199,6 @@ impl Engine {
             Ask::Watch { client, tasks } => turn.pending.push(Pending::Watch { client, tasks }),
             Ask::ClientGone { client } => self.watchers.leave(client),
             Ask::Shutdown { snapshot, reply } => turn.goodbye = Some((snapshot, reply)),
-            Ask::SaveSnapshot { seq, snapshot, reply } => {
-                drop(reply.send(self.save_snapshot(seq, &snapshot)));
-            }
             Ask::UsedBlobs { reply } => {
                 turn.pending.push(Pending::UsedBlobs(reply, self.books.used_blobs()));
             }
@@ -231,7 +228,7 @@ impl Engine {
         code: &Result<(), Problem>,
     ) -> Result<Submitted, Problem> {
         let Accept { key, body, name, spec, payload } = task?;
-        if let Err(problem) = self.trouble().map_or(code.as_ref(), Err) {
+        if let Err(problem) = self.refuses_new().map_or(code.as_ref(), Err) {
             // Whoever asks again must not be told that what was accepted is not.
             let known = self.mesh.task_by_key(&key).filter(|known| known.body == body);
             let known = known.map(|known| Submitted { task: known.id, replayed: true });
@@ -267,7 +264,7 @@ impl Engine {
         turn: &mut Turn,
         code: Vec<(mesh_core::model::id::Digest, Bytes)>,
     ) -> Result<(), Problem> {
-        if let Some(problem) = self.trouble() {
+        if let Some(problem) = self.refuses_new() {
             return Err(problem.clone());
         }
         let kept = self.books.put_code(code, self.store.as_ref(), &mut turn.batch);

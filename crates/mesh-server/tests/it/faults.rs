@@ -5,8 +5,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mesh_core::model::id::ClusterName;
+use mesh_core::model::task::Phase;
 use mesh_server::driver::{Settings, start};
 use mesh_server::handle::Handle;
+use mesh_store::Store as _;
 use mesh_store::memory::{Fault, MemoryDisk};
 
 use crate::support::{function, put_code, task};
@@ -115,4 +117,43 @@ async fn code_that_was_never_written_is_never_said_to_be_here() {
     assert!(!has.unwrap_or(false));
     handle.shutdown().await;
     thread.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_with_a_reserve_takes_cancels_and_nothing_new() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), MemoryDisk::new());
+    let (handle, thread) = driver(dir.path(), &disk);
+    put_code(&handle).await;
+    let tasks = ["one", "two", "three"].map(|name| task(&function(), name, "x")).into();
+    let accepted = handle.submit(tasks).await.unwrap();
+    let ids: Vec<_> = accepted.iter().map(|task| task.as_ref().unwrap().task).collect();
+    disk.fill();
+    // The reserve is given up for whatever comes first; nothing of that is lost.
+    let cancel = |id| handle.command(mesh_core::Command::Cancel(id));
+    cancel(ids[0]).await.unwrap();
+    assert_eq!(handle.status().trouble.unwrap().code, "STORE_FULL");
+    let refused = handle.submit(vec![task(&function(), "four", "x")]).await.unwrap();
+    assert_eq!(refused[0].as_ref().unwrap_err().code, "STORE_FULL");
+    cancel(ids[1]).await.unwrap();
+    let known = handle.submit(vec![task(&function(), "three", "x")]).await.unwrap();
+    assert!(known[0].as_ref().unwrap().replayed, "what was accepted is not denied");
+
+    disk.free();
+    let accepted = async {
+        loop {
+            let again = handle.submit(vec![task(&function(), "four", "x")]).await.unwrap();
+            if again[0].is_ok() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), accepted).await.unwrap();
+    assert_eq!(handle.status().trouble, None);
+    assert_eq!(count(&handle).await, 4);
+    handle.shutdown().await;
+    thread.join().unwrap();
+    let kept = disk.open().unwrap().load_snapshot().unwrap().unwrap().1;
+    let ended = kept.tasks.iter().filter(|task| matches!(task.phase, Phase::Ended(_))).count();
+    assert_eq!(ended, 2, "the cancels are durable");
 }
