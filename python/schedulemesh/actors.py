@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from schedulemesh.errors import ActorEndedError, ConfigurationError
+from schedulemesh.errors import ActorEndedError, ConfigurationError, WaitTimeoutError
 from schedulemesh.titles import title_of
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ class ActorHandle(Generic[T]):
             why = self._why_not_ready()
             self._future.cancel()
             message = f"the actor was not up within {timeout} s and was stopped: {why}"
-            raise concurrent.futures.TimeoutError(message)
+            raise WaitTimeoutError(message)
         if self._future.done():
             self._future.result()
             raise ActorEndedError(f"actor {self._future.task_id} ended before it was up")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 FILE_VARIABLE = "CLUSTER_CONFIG_FILE"
 SETTINGS_PREFIX = "SCHEDULER_"
 
+logger = logging.getLogger("schedulemesh")
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -38,6 +41,10 @@ class Settings:
             while.
         breaker_recovery: For how long, in seconds.
         lost_after: How long an agent may be silent before its cluster counts as lost, in seconds.
+        task_timeout: The longest that one attempt of a task may run, in seconds.
+        job_timeout: The same for a job.
+        connect_timeout: How long the control plane may take to answer at first, in seconds.
+        backoff: The wait before the first new try of a task, in seconds; doubles with each one.
     """
 
     execution_mode: str = "parallel"
@@ -46,6 +53,10 @@ class Settings:
     breaker_failures: int = 5
     breaker_recovery: float = 60.0
     lost_after: float | None = None
+    task_timeout: float | None = None
+    job_timeout: float | None = None
+    connect_timeout: float | None = None
+    backoff: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,8 +153,13 @@ def read_settings() -> Settings:
     path = Path.home() / ".ray_scheduler" / "settings.yaml"
     document = _Document.load(path) if path.is_file() else _Document(path, None)
     values: dict[str, Any] = {}
-    for field, node in document.fields(document.root, _SETTINGS):
-        values[field] = document.value(node, field, _SETTINGS[field])
+    for field, node in document.fields(document.root, {**_SETTINGS, **_ELSEWHERE}):
+        if field in _ELSEWHERE:
+            where = f"{path}:{node.start_mark.line + 1}: {field}"
+            logger.warning("%s has no effect here: set %s", where, _ELSEWHERE[field])
+        else:
+            values[field] = document.value(node, field, _SETTINGS[field])
+    _warn_of_variables()
     for name, check in _SETTINGS.items():
         text = os.environ.get(SETTINGS_PREFIX + name.upper())
         if text is not None:
@@ -151,6 +167,20 @@ def read_settings() -> Settings:
             values[name] = document.checked(where, yaml.safe_load(text), check)
     document.finish("the settings are " + ", ".join(_SETTINGS))
     return Settings(**values)
+
+
+def _warn_of_variables() -> None:
+    """Tell of variables that look like settings, and are none. Others may have the same prefix."""
+    known = [*_SETTINGS, *_ELSEWHERE]
+    for variable in sorted(os.environ):
+        name = variable.removeprefix(SETTINGS_PREFIX).lower()
+        if not variable.startswith(SETTINGS_PREFIX) or name in _SETTINGS:
+            continue
+        if name in _ELSEWHERE:
+            logger.warning("%s has no effect here: set %s", variable, _ELSEWHERE[name])
+        elif near := difflib.get_close_matches(name, known, 1):
+            meant = SETTINGS_PREFIX + near[0].upper()
+            logger.warning("%s is ignored, it is no setting; did you mean %s?", variable, meant)
 
 
 class _Document:
@@ -421,4 +451,14 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "breaker_failures": _count(1),
     "breaker_recovery": _seconds,
     "lost_after": _seconds,
+    "task_timeout": _seconds,
+    "job_timeout": _seconds,
+    "connect_timeout": _seconds,
+    "backoff": _seconds,
 }
+
+_ELSEWHERE = {
+    "queue_size": "queue-max of the control plane (SCHEDULEMESH_QUEUE_MAX, or `queue-max` in the "
+    "config.toml of its state directory)",
+}
+"""Settings of the control plane, which may serve others too, and what they are called there."""

@@ -75,15 +75,20 @@ def connect(
     return client
 
 
-def connect_with_agents(clusters: Sequence[ClusterBody], start_agents: AgentStarter) -> Client:
+def connect_with_agents(
+    clusters: Sequence[ClusterBody],
+    start_agents: AgentStarter,
+    timeout: float = CONNECT_TIMEOUT_S,
+) -> Client:
     """Connect as `connect()` does, with agents in this process.
 
     Args:
         clusters: Clusters to register.
         start_agents: Starts the agents, now and when this program takes another's place.
+        timeout: How long the control plane may take to answer, in seconds.
     """
     household = Household(find_state_dir(), start_agents)
-    client = _found(household, None, None, CONNECT_TIMEOUT_S)
+    client = _found(household, None, None, timeout)
     try:
         for body in clusters:
             client.put_cluster(body)

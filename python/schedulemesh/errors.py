@@ -6,6 +6,8 @@ the text of the exception and on it as attributes.
 
 from __future__ import annotations
 
+import concurrent.futures
+import sys
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +59,14 @@ class SchedulerError(Exception):
 
 def _rebuild(kind: type[SchedulerError], message: str, said: dict[str, Any]) -> SchedulerError:
     return kind(message, **said)
+
+
+if sys.version_info >= (3, 11):
+    WaitTimeoutError = TimeoutError
+else:
+
+    class WaitTimeoutError(concurrent.futures.TimeoutError, TimeoutError):
+        """A wait was over. Python 3.10 has two classes for it, and a caller may expect either."""
 
 
 # Before a task is accepted.

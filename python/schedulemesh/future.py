@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from schedulemesh.errors import TaskCancelledError, TaskForgottenError
+from schedulemesh.errors import TaskCancelledError, TaskForgottenError, WaitTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -64,7 +64,7 @@ class Future(concurrent.futures.Future[T]):
         """
         if not self._client.native.wait_accepted(self._ticket, timeout):
             message = f"submission {self.key} was not accepted within {timeout} s"
-            raise concurrent.futures.TimeoutError(message)
+            raise WaitTimeoutError(message)
         if self.task_id is None:
             # It is over: refused, or ended with its number about to be delivered.
             concurrent.futures.wait([self], timeout)
@@ -100,6 +100,10 @@ class Future(concurrent.futures.Future[T]):
         """
         try:
             return super().result(timeout)
+        except concurrent.futures.TimeoutError as error:
+            if self.done() or isinstance(error, TimeoutError):
+                raise
+            raise self._late(timeout) from None
         except concurrent.futures.CancelledError:
             if not self.cancelled():
                 raise
@@ -117,6 +121,10 @@ class Future(concurrent.futures.Future[T]):
         """
         try:
             return super().exception(timeout)
+        except concurrent.futures.TimeoutError as error:
+            if self.done() or isinstance(error, TimeoutError):
+                raise
+            raise self._late(timeout) from None
         except concurrent.futures.CancelledError:
             raise self._cancelled_error() from None
 
@@ -160,6 +168,9 @@ class Future(concurrent.futures.Future[T]):
         state = "cancelled" if self.cancelled() else self._state.lower()
         where = f" on {self._cluster}" if self._cluster else ""
         return f"<Future {name} {state}{where}>"
+
+    def _late(self, timeout: float | None) -> TimeoutError:
+        return WaitTimeoutError(f"{self!r} has not ended within {timeout} s")
 
     def _cancelled_error(self) -> TaskCancelledError:
         return TaskCancelledError(f"task {self.task_id or self.key} was cancelled")

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from schedulemesh import clusters_file
+from schedulemesh.client import CONNECT_TIMEOUT_S
+from schedulemesh.clusters_file import Settings
 from schedulemesh.connecting import connect, connect_with_agents
 from schedulemesh.embedded import ask
 from schedulemesh.models import ClusterMetadata
@@ -43,6 +45,7 @@ class UnifiedScheduler:
     _client: Client | None
     _config: str | os.PathLike[str] | None
     _known_here: tuple[Client, bool] | None
+    _settings: Settings
 
     def __new__(cls) -> Self:
         """Return the scheduler of this process."""
@@ -52,6 +55,7 @@ class UnifiedScheduler:
                 instance._client = None
                 instance._config = None
                 instance._known_here = None
+                instance._settings = Settings()
                 instance._mine = weakref.WeakSet()
                 cls._instance = instance
             return cls._instance
@@ -114,7 +118,8 @@ class UnifiedScheduler:
             kwargs: Its keyword arguments.
             **said: `resource_requirements`, `tags`, `name` and `preferred_cluster`.
         """
-        future: Future[T] = self._submitter(**said).submit(func, *args, **dict(kwargs))
+        submitter = self._submitter("task", **said)
+        future: Future[T] = submitter.submit(func, *args, **dict(kwargs))
         self._mine.add(future)
         return future
 
@@ -135,7 +140,7 @@ class UnifiedScheduler:
             timeout: The longest wait, in seconds.
             **said: `resource_requirements`, `tags`, `name` and `preferred_cluster`.
         """
-        submitter = self._submitter(**said)
+        submitter = self._submitter("actor", **said)
         handle = submitter.actor(actor_class, *args, ready_timeout=0, **dict(kwargs))
         self._mine.add(handle.future)
         handle.wait_ready(timeout)
@@ -150,7 +155,7 @@ class UnifiedScheduler:
             key: What it is called.
             **said: `resource_requirements`, `tags` and `preferred_cluster`.
         """
-        submitter = self._submitter(key=key, **said)
+        submitter = self._submitter("job", key=key, **said)
         future = submitter.submit_job(map_home(entrypoint), **body)
         self._mine.add(future)
         future.accepted()
@@ -159,11 +164,16 @@ class UnifiedScheduler:
         """Return the clusters that are registered."""
         return [ClusterMetadata.from_dict(view["spec"]) for view in self.client.clusters()]
 
-    def _submitter(self, **said: Any) -> Submitter:
+    def _submitter(self, kind: str, **said: Any) -> Submitter:
+        client = self.client
         options = _options(**said)
+        settings = self._settings
+        options["retry_backoff"] = settings.backoff
+        if kind != "actor":
+            options["timeout"] = settings.job_timeout if kind == "job" else settings.task_timeout
         if options.get("cluster") is None:
             options["cluster"] = self._inherited_cluster()
-        return self.client.options(**options)
+        return client.options(**options)
 
     def _inherited_cluster(self) -> str | None:
         """Return the cluster of the job that this process is part of, if it is known here."""
@@ -177,12 +187,14 @@ class UnifiedScheduler:
         return name if self._known_here[1] else None
 
     def _connect(self) -> Client:
+        self._settings = settings = clusters_file.read_settings()
+        timeout = settings.connect_timeout or CONNECT_TIMEOUT_S
         path = clusters_file.find(self._config)
         if path is None:
-            return connect()
-        found = clusters_file.read(path)
+            return connect(timeout=timeout)
+        found = clusters_file.read(path, settings)
         agents = functools.partial(_start_agents, found)
-        return connect_with_agents([entry.body() for entry in found.clusters], agents)
+        return connect_with_agents([entry.body() for entry in found.clusters], agents, timeout)
 
 
 def _start_agents(found: ClustersFile, household: Household, native: NativeClient) -> None:

@@ -139,6 +139,37 @@ def test_settings_come_from_the_environment_then_their_file(
     assert body["job_interval_ms"] == 15_000
 
 
+def test_variables_that_look_like_settings_are_told_with_what_was_meant(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SCHEDULER_RESOURCE_TRESHOLD", "0.6")
+    monkeypatch.setenv("SCHEDULER_QUEUE_SIZE", "10")
+    # As Kubernetes sets it for a service called `scheduler`.
+    monkeypatch.setenv("SCHEDULER_SERVICE_HOST", "10.0.0.1")
+    assert clusters_file.read_settings().resource_threshold == 0.7
+    queue, threshold = (record.getMessage() for record in caplog.records)
+    assert threshold == (
+        "SCHEDULER_RESOURCE_TRESHOLD is ignored, it is no setting; "
+        "did you mean SCHEDULER_RESOURCE_THRESHOLD?"
+    )
+    assert queue.startswith("SCHEDULER_QUEUE_SIZE has no effect here: set queue-max of the")
+
+
+def test_settings_of_tasks_and_of_the_control_plane(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = home / ".ray_scheduler"
+    folder.mkdir()
+    text = "task_timeout: 10m\nqueue_size: 5000\njob_timeout: 3600\nbackoff: 0.5\n"
+    (folder / "settings.yaml").write_text(text)
+    monkeypatch.setenv("SCHEDULER_CONNECT_TIMEOUT", "2s")
+    found = clusters_file.read_settings()
+    assert (found.task_timeout, found.job_timeout) == (600.0, 3600.0)
+    assert (found.connect_timeout, found.backoff) == (2.0, 0.5)
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert "settings.yaml:2: queue_size has no effect here: set queue-max of the" in said
+
+
 def test_wrong_settings_are_told_all_at_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = home / ".ray_scheduler"
     folder.mkdir()

@@ -110,6 +110,27 @@ def test_work_inside_a_job_prefers_the_cluster_of_the_job(
     assert spec_of(server, 2)["affinity"].get("cluster") is None
 
 
+def test_settings_hold_for_what_is_submitted(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCHEDULER_TASK_TIMEOUT", "10m")
+    monkeypatch.setenv("SCHEDULER_JOB_TIMEOUT", "1h")
+    monkeypatch.setenv("SCHEDULER_BACKOFF", "2")
+    submit_task(abs, (1,))
+    submit_job("true")
+    submit_actor(Counter)
+    limits = [spec_of(server, number).get("timeout_ms") for number in (1, 2, 3)]
+    assert limits == [600_000, 3_600_000, None]
+    waits = [spec_of(server, number)["retries"]["backoff_ms"] for number in (1, 2, 3)]
+    assert waits == [2_000, 2_000, 2_000]
+
+
+def test_a_cluster_may_have_a_slash_in_its_name(server: FakeServer) -> None:
+    Path("clusters.yaml").write_text(FILE.replace("name: east", "name: lab/east"))
+    initialize_scheduler_environment()
+    assert set(server.clusters) == {"lab/east", "west"}
+
+
 def test_folders_that_are_not_there_are_refused_before_anything_is_sent(server: FakeServer) -> None:
     with pytest.raises(ConfigurationError, match=r"working_dir '/no/folder' is no URI"):
         submit_job("python train.py", runtime_env={"working_dir": "/no/folder"})
