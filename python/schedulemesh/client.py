@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -15,11 +16,10 @@ from schedulemesh._native import Client as NativeClient
 from schedulemesh._native import Code, Spec
 from schedulemesh.actors import ActorHandle
 from schedulemesh.delivery import Delivery
-from schedulemesh.environments import is_local
+from schedulemesh.environments import CLAIM_S, is_local
 from schedulemesh.errors import ConfigurationError
 from schedulemesh.executor import ClientExecutor
 from schedulemesh.future import Future
-from schedulemesh.packages import CLAIM_S, Packages
 from schedulemesh.pickling import CodeCache
 from schedulemesh.submitter import Submitter, code_of, pack
 from schedulemesh.task_options import TaskOptions, defaults
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
+    from schedulemesh.packages import Packages
     from schedulemesh.task_options import Options
     from schedulemesh.views import ClusterBody, ClusterView, ExplainView, TaskView
 
@@ -93,7 +94,6 @@ class Client(Submitter):
         self._tickets = itertools.count(1)
         self._codes = CodeCache()
         self._specs: dict[tuple[int, str, str | None], tuple[TaskOptions, Spec, float]] = {}
-        self.packages = Packages(self.native)
         # Also at the end of the interpreter, and when nobody holds the client any more.
         self._end = weakref.finalize(self, _end, os.getpid(), self.native, self._delivery, on_close)
 
@@ -106,6 +106,13 @@ class Client(Submitter):
     def closed(self) -> bool:
         """Whether it was closed."""
         return not self._end.alive
+
+    @functools.cached_property
+    def packages(self) -> Packages:
+        """The folders of this machine that travel with runtime environments."""
+        from schedulemesh.packages import Packages  # noqa: PLC0415 - few programs need it
+
+        return Packages(self.native)
 
     # Submitting. The methods of `Submitter` end here.
 
@@ -365,7 +372,7 @@ class Client(Submitter):
         if env is not None:
             if mistakes := environments.mistakes_in(env):
                 raise ConfigurationError(mistakes[0], code="INVALID", details=mistakes[1:])
-            body = {**body, "runtime_env": self.packages.ship(env)}
+            body = {**body, "runtime_env": self.packages.ship(env) if is_local(env) else env}
         view: ClusterView = self.request("PUT", _path("v1", "clusters", body["name"]), body)
         return view
 

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar.xz")
 """What a `working_dir` may be instead of a folder."""
 
+CLAIM_S = 1_200.0
+"""For how long a package that was uploaded or asked for is taken to be there: less than the hour
+for which the control plane keeps what nothing refers to."""
+
 
 def normalized(runtime_env: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Return an environment in which the parts of this machine are absolute paths, as text.

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from pathspec import GitIgnoreSpec
 
 from schedulemesh._native import PACKAGE_MAX, package_id
-from schedulemesh.environments import shipped
+from schedulemesh.environments import CLAIM_S, shipped
 from schedulemesh.errors import NotFoundError, TaskSubmissionError
 
 if TYPE_CHECKING:
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 
 FILES_MAX = 100_000
 """Most files of one package."""
-
-CLAIM_S = 1_200.0
-"""For how long a package that was uploaded or asked for is taken to be there: less than the hour
-for which the control plane keeps what nothing refers to."""
 
 WORKING_DIR_EXCLUDES = ".git,.venv,venv,__pycache__"
 """What a working directory is packed without, unless `RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES`

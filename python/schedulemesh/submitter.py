@@ -186,8 +186,9 @@ class Submitter:
         options = self._options
         env = environments.normalized(runtime_env) or options.runtime_env
         if env is not None:
-            body["runtime_env"] = self._client.packages.ship(env)
+            body["runtime_env"] = env
             if environments.is_local(env):
+                body["runtime_env"] = self._client.packages.ship(env)
                 # The specification says which packages are in use for as long as the job is.
                 options = options.with_runtime_env(body["runtime_env"])
         spec = self._client.spec(options, "job", None, title_of(entrypoint))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import schedulemesh
+from schedulemesh.unified import UnifiedScheduler
 from sdk.real import ServerProcess
 
 if TYPE_CHECKING:
@@ -185,3 +186,45 @@ def test_futures_resolve_though_the_program_with_the_control_plane_was_killed(
             assert future.result(RAY_WAIT_S) == 42
             assert client.submit(abs, -3).result(RAY_WAIT_S) == 3
             assert owner_of(state_dir) == os.getpid()
+
+
+SCHEDULER_OWNER = """\
+import sys
+from ray_multicluster_scheduler.app.client_api import initialize_scheduler_environment
+initialize_scheduler_environment()
+print("up", flush=True)
+sys.stdin.read()
+"""
+
+
+def _where() -> str:
+    return os.environ["SCHEDULEMESH_CLUSTER"]
+
+
+@pytest.mark.ray
+def test_the_agents_of_a_clusters_file_are_started_by_the_heir(
+    ray_clusters: list[LocalCluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = "".join(
+        f"  - name: {cluster.name}\n    head_address: {cluster.address}\n"
+        for cluster in ray_clusters
+    )
+    (tmp_path / "clusters.yaml").write_text(f"clusters:\n{entries}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CLUSTER_CONFIG_FILE", str(tmp_path / "clusters.yaml"))
+    monkeypatch.setenv("SCHEDULEMESH_STATE_DIR", str(tmp_path / "state"))
+    scheduler = UnifiedScheduler()
+    with program(SCHEDULER_OWNER) as owner:
+        assert line(owner) == "up"
+        for name in ("east", "west"):
+            options = {"resource_requirements": {"CPU": 1}, "preferred_cluster": name}
+            assert scheduler.submit_task(_where, (), {}, **options).result(RAY_WAIT_S) == name
+        owner.kill()
+        owner.wait()
+        deadline = time.monotonic() + WAIT_S
+        while owner_of(tmp_path / "state") != os.getpid():
+            assert time.monotonic() < deadline
+        for name in ("east", "west"):
+            there = scheduler.client.options(cluster=name, cluster_only=True)
+            assert there.submit(_where).result(RAY_WAIT_S) == name
+    scheduler.shutdown()
