@@ -10,6 +10,7 @@
 //!
 //! The driver makes events durable before anybody hears of them.
 
+pub mod bug;
 pub mod check;
 pub mod command;
 pub mod effect;

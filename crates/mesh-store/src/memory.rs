@@ -99,6 +99,21 @@ impl MemoryDisk {
         self.shared().room = None;
     }
 
+    /// Makes no other write fail than those that failed already.
+    pub fn forget_faults(&self) {
+        self.shared().faults.clear();
+    }
+
+    /// What is kept after an event, whoever has the store open.
+    pub fn entries_after(&self, after: Seq) -> Vec<Entry> {
+        let (mut next, mut entries) = (after, Vec::new());
+        while let Some(entry) = self.shared().kept.entry_after(next) {
+            next = entry.last();
+            entries.push(entry);
+        }
+        entries
+    }
+
     /// A panic elsewhere leaves nothing half done here: every change is made in one step.
     fn shared(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)

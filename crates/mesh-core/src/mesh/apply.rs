@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::{ClusterState, Lease, Mesh, SpecEntry, Timer};
+use crate::bug::{self, Bug};
 use crate::event::Event;
 use crate::model::cluster::{Breaker, ClusterSpec, Link, NodeFacts};
 use crate::model::id::{Attempt, ClassId, ClusterId, ClusterName, LeaseId, NodeId, SpecId, TaskId};
@@ -89,7 +90,9 @@ impl Mesh {
     fn with_cluster(&mut self, id: ClusterId, change: impl FnOnce(&mut ClusterState)) {
         if let Some(cluster) = self.clusters.get_mut(&id) {
             change(cluster);
-            self.hints.freed.insert(id);
+            if !bug::is(Bug::LostWakeup) {
+                self.hints.freed.insert(id);
+            }
         }
     }
 
@@ -387,6 +390,9 @@ impl Mesh {
         self.with_cluster(lease.cluster, |cluster| {
             cluster.leases.remove(&id);
             cluster.give_back(lease.node, &lease.ask);
+            if bug::is(Bug::ReleaseTwice) {
+                cluster.give_back(lease.node, &lease.ask);
+            }
         });
         self.queue.change(lease.class, |class| {
             class.grants = class.grants.saturating_sub(1);

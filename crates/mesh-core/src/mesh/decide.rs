@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Mesh;
+use crate::bug::{self, Bug};
 use crate::command::{Answer, Command, Rejection, Submission};
 use crate::event::Event;
 use crate::model::cluster::{ClusterSpec, Link};
@@ -55,7 +56,8 @@ impl Mesh {
         events: &mut Vec<Event>,
     ) -> Result<Answer, Rejection> {
         let Submission { key, body, name, spec, payload } = submission;
-        if let Some(earlier) = self.task_by_key(key) {
+        let earlier = self.task_by_key(key).filter(|_| !bug::is(Bug::DropDuplicateKey));
+        if let Some(earlier) = earlier {
             let task = earlier.id;
             return if earlier.body == *body {
                 Ok(Answer::Submitted { task, replayed: true })
@@ -251,7 +253,9 @@ impl Mesh {
         failure: &Failure,
         events: &mut Vec<Event>,
     ) {
-        if let Phase::Stopping { why, .. } = &task.phase {
+        if let Phase::Stopping { why, .. } = &task.phase
+            && !bug::is(Bug::RetryCancelled)
+        {
             let outcome = Self::stopped(*why);
             return self.end(task, outcome, Data::None, Span::ZERO, events);
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Mesh;
+use crate::bug::{self, Bug};
 use crate::command::{Answer, Held, Rejection, Report, Seen};
 use crate::event::Event;
 use crate::model::cluster::{AgentFacts, Breaker, Link, NodeFacts};
@@ -170,7 +171,8 @@ impl Mesh {
     fn current(&self, cluster: ClusterId, report: &Report) -> Option<&Task> {
         let task = self.tasks.get(report.task)?;
         let lease = self.leases.get(&task.phase.lease()?)?;
-        (task.attempt == report.attempt && lease.cluster == cluster).then_some(task)
+        let counts = task.attempt == report.attempt || bug::is(Bug::NoFenceCheck);
+        (counts && lease.cluster == cluster).then_some(task)
     }
 
     fn fail(

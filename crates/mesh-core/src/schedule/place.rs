@@ -3,6 +3,7 @@
 //! One set of judgements serves the cycle, which wants the winner, and `explain`, which wants to
 //! know what each cluster says.
 
+use crate::bug::{self, Bug};
 use crate::command::Rejection;
 use crate::explain::{AHEAD_MAX, Because, Explanation, Score, Verdict};
 use crate::mesh::{ClusterState, Mesh, NodeState};
@@ -264,6 +265,9 @@ impl Mesh {
 
     fn node_in(&self, cluster: &ClusterState, site: &Site, ask: &Resources) -> Option<NodeId> {
         let most = self.limits.leases_per_node;
+        if bug::is(Bug::Overbook) {
+            return (0..).zip(&cluster.nodes).find(|(_, n)| n.alive).map(|(id, _)| NodeId(id));
+        }
         let mut fits = |id: NodeId| {
             cluster
                 .node(id)

@@ -9,6 +9,7 @@ use mesh_api::agent::{
     CodeFrame, LeaseFrame, StartFrame, StartTask, StopTask, ToAgent, Welcome, WorkFrame,
 };
 use mesh_api::convert::{data_frame, reach, resources_map, stop_frame};
+use mesh_core::bug::{self, Bug};
 use mesh_core::command::Held;
 use mesh_core::model::id::{ClusterId, ClusterName, Digest, LeaseId};
 use mesh_core::model::task::{Data, Kind, TaskSpec, Work};
@@ -103,13 +104,13 @@ impl Seats {
         let seat = Seat { link: ask.link, cluster, outbox, code };
         self.seats.insert(ask.cluster.clone(), seat);
         let heard = self.heard.entry(ask.cluster.clone()).or_default();
-        if heard.0 != ask.facts.incarnation {
+        if heard.0 != ask.facts.incarnation && !bug::is(Bug::MixUpLives) {
             *heard = (ask.facts.incarnation, 0);
         }
         heard.1
     }
 
-    fn acknowledge(&self, cluster: &ClusterName) {
+    pub(super) fn acknowledge(&self, cluster: &ClusterName) {
         let heard = self.heard.get(cluster).map(|(_, seq)| *seq);
         if let (Some(seat), Some(seq)) = (self.seats.get(cluster), heard) {
             seat.outbox.push(ToAgent::Ack { seq }, 16);
@@ -156,7 +157,12 @@ impl Engine {
             inline_max: mesh_api::INLINE_MAX,
         };
         ask.outbox.push(ToAgent::Welcome(welcome), 64);
-        stop(&ask.outbox, &self.mesh.stale(cluster, &ask.held));
+        if !bug::is(Bug::KeepStale) {
+            stop(&ask.outbox, &self.mesh.stale(cluster, &ask.held));
+        }
+        if bug::is(Bug::ForgetToResend) {
+            return;
+        }
         let mesh = &self.mesh;
         let held: HashSet<_> = ask.held.iter().map(|held| (held.task, held.attempt)).collect();
         let effects = mesh.effects(cluster).into_iter().filter(|effect| match effect {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mesh_api::problem::Problem;
+use mesh_core::bug::{self, Bug};
 use mesh_core::command::{Held, Report, Seen};
 use mesh_core::model::task::{Cause, Data, Failure};
 use mesh_core::model::time::{Span, Timestamp};
@@ -193,11 +194,27 @@ impl Engine {
     /// Makes a turn durable, and lets everybody know.
     fn finish(&mut self, mut turn: Turn) {
         self.mesh.take_changes();
+        self.misbehave(&mut turn);
         match self.commit(&mut turn) {
             Ok(()) => self.dispatch(&mut turn),
             Err(problem) => turn.refuse(&problem),
         }
         self.answer(turn);
+    }
+
+    /// Lets others know too early, in a build that tests whether that would be noticed.
+    fn misbehave(&mut self, turn: &mut Turn) {
+        if bug::is(Bug::AckBeforeSync) {
+            self.answer(turn.take_answers());
+        }
+        if bug::is(Bug::DispatchBeforeSync) {
+            let events = turn.batch.events.clone();
+            turn.note(&events);
+            self.dispatch(turn);
+        }
+        if bug::is(Bug::ConfirmBeforeSync) {
+            turn.reported.iter().for_each(|cluster| self.seats.acknowledge(cluster));
+        }
     }
 
     fn commit(&mut self, turn: &mut Turn) -> Result<(), Problem> {
@@ -240,6 +257,9 @@ impl Engine {
         tracing::error!(%error, code = %problem.code, "commit failed");
         self.seats.leave();
         self.links.close_all();
+        if bug::is(Bug::KeepAfterFailure) {
+            return problem;
+        }
         let blind = match recover::load(self.store.as_ref(), self.limits) {
             Ok((_folded, mesh)) => {
                 self.books = Books::of(&mesh);

@@ -1,0 +1,34 @@
+//! The command line: one file for each command.
+
+mod run;
+mod shrink;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Tests the promises of ScheduleMesh: whole worlds of faults from seeds, and kills of the real server.
+#[derive(Debug, Parser)]
+#[command(name = "schedulemesh-sim", version, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Live through the worlds of many seeds, or through that of one
+    Run(run::Run),
+    /// Find the smallest world in which a seed still breaks a law, and tell its story
+    Shrink(shrink::Shrink),
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub(crate) fn run(self) -> ExitCode {
+        match self.command {
+            Command::Run(run) => run.run(),
+            Command::Shrink(shrink) => shrink.run(),
+        }
+    }
+}
