@@ -9,6 +9,7 @@ use mesh_core::model::label::{Affinity, Otherwise};
 use mesh_core::model::priority::Priority;
 use mesh_core::model::task::{Kind, OnLost, PythonVersion, Retries, Shape, TaskSpec, Work};
 use mesh_core::model::time::Span;
+use serde_json::{Map, Value};
 
 use super::{Mistakes, digest, label_rule, resources};
 use crate::convert::submit::check_display_name;
@@ -174,15 +175,30 @@ fn affinity(body: &AffinityBody, mistakes: &mut Mistakes) -> Affinity {
 /// Reads a runtime environment into the JSON text that Ray is given.
 pub(super) fn runtime_env(
     field: &str,
-    value: Option<&serde_json::Value>,
+    value: Option<&Value>,
     mistakes: &mut Mistakes,
 ) -> Option<Arc<str>> {
     let value = value.filter(|value| !value.is_null())?;
-    if value.is_object() {
-        return Some(value.to_string().into());
+    let Some(env) = value.as_object() else {
+        mistakes.add(field, "must be an object, as Ray's runtime_env is");
+        return None;
+    };
+    check_places(field, env, mistakes);
+    Some(value.to_string().into())
+}
+
+/// Finds folders of the submitter's machine, which no cluster can see.
+fn check_places(field: &str, env: &Map<String, Value>, mistakes: &mut Mistakes) {
+    let modules = env.get("py_modules").and_then(Value::as_array).into_iter().flatten();
+    let modules = modules.map(|module| ("py_modules", module));
+    let folder = env.get("working_dir").map(|folder| ("working_dir", folder));
+    for (key, place) in folder.into_iter().chain(modules) {
+        if let Some(path) = place.as_str().filter(|path| !path.contains("://")) {
+            let way_out = "give the URI of an archive, or submit from Python, which ships folders";
+            let what = format!("{path:?} is a path, which clusters cannot see; {way_out}");
+            mistakes.add(&format!("{field}.{key}"), what);
+        }
     }
-    mistakes.add(field, "must be an object, as Ray's runtime_env is");
-    None
 }
 
 fn retries(kind: Kind, body: &RetriesBody, mistakes: &mut Mistakes) -> Retries {
@@ -305,6 +321,21 @@ mod tests {
         retries.backoff_max_ms: is shorter than backoff_ms, 5 s
         timeout_ms: is 0; leave it out for no limit
         on_lost: "shrug" is none of replace, wait, fail
+        "#);
+    }
+
+    #[test]
+    fn folders_of_the_submitter_are_no_part_of_an_environment() {
+        let body = SpecBody {
+            runtime_env: Some(serde_json::json!({
+                "working_dir": ".", "py_modules": ["s3://code/a.zip", "/home/x/pkg"],
+            })),
+            ..function()
+        };
+        let listed = mistakes(&body).join("\n");
+        insta::assert_snapshot!(listed, @r#"
+        runtime_env.working_dir: "." is a path, which clusters cannot see; give the URI of an archive, or submit from Python, which ships folders
+        runtime_env.py_modules: "/home/x/pkg" is a path, which clusters cannot see; give the URI of an archive, or submit from Python, which ships folders
         "#);
     }
 

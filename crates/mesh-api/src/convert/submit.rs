@@ -108,6 +108,7 @@ impl Prepared {
             if job.entrypoint.trim().is_empty() {
                 mistakes.add("job.entrypoint", "is empty");
             }
+            super::spec::runtime_env("job.runtime_env", job.runtime_env.as_ref(), mistakes);
             let bytes = mistakes.keep("job", serde_json::to_vec(job))?;
             return inline(bytes.into(), "job", mistakes);
         }
