@@ -145,6 +145,7 @@ impl Reader {
                 self.handle.send(0, Ask::Watch { client: self.client, tasks }).await
             }
             FromClient::Submit(frame) => {
+                mesh_fail::pass("client.submit.heard");
                 let mut submit = self.prepare(frame)?;
                 claim_blobs(&self.handle, &mut submit.tasks).await;
                 let bytes = submit.tasks.iter().flatten().map(accept_bytes).sum::<usize>()
@@ -156,6 +157,7 @@ impl Reader {
                     tasks.into_iter().map(|task| Command::Cancel(TaskId(task))).collect();
                 let answers = self.handle.ask(0, |reply| Ask::Commands { commands, reply }).await?;
                 let errors = answers.into_iter().map(Result::err).collect();
+                mesh_fail::pass("client.cancelled.before");
                 drop(self.answers.send(ToClient::Cancelled { id, errors }).await);
                 Ok(())
             }
@@ -253,7 +255,10 @@ impl Writer {
     async fn tell(&mut self, notice: Notice) -> bool {
         match notice {
             Notice::Accepted { id, results } => {
-                write(&mut self.sink, &ToClient::Accepted { id, results }).await
+                mesh_fail::pass("client.accepted.before");
+                let written = write(&mut self.sink, &ToClient::Accepted { id, results }).await;
+                mesh_fail::pass("client.accepted.after");
+                written
             }
             Notice::Started(tasks) => {
                 let tasks = tasks.into_iter().map(|task| task.0).collect();
@@ -263,7 +268,10 @@ impl Writer {
                 let tasks = tasks.into_iter().map(unknown).collect();
                 write(&mut self.sink, &ToClient::Ended { tasks }).await
             }
-            Notice::Ended(ends) => self.tell_ends(ends).await,
+            Notice::Ended(ends) => {
+                mesh_fail::pass("client.ended.before");
+                self.tell_ends(ends).await
+            }
         }
     }
 
