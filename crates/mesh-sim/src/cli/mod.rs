@@ -1,5 +1,6 @@
 //! The command line: one file for each command.
 
+mod crash;
 mod run;
 mod shrink;
 
@@ -21,6 +22,8 @@ enum Command {
     Run(run::Run),
     /// Find the smallest world in which a seed still breaks a law, and tell its story
     Shrink(shrink::Shrink),
+    /// Kill the real server again and again while it is worked with, and judge what it kept
+    Crash(crash::Crash),
 }
 
 impl Cli {
@@ -29,6 +32,7 @@ impl Cli {
         match self.command {
             Command::Run(run) => run.run(),
             Command::Shrink(shrink) => shrink.run(),
+            Command::Crash(crash) => crash.run(),
         }
     }
 }
