@@ -299,7 +299,7 @@ impl<'a> Crash<'a> {
 
     /// A server whose disk fails says so, lets everybody read, and takes work again when it can.
     async fn with_faults(&mut self, server: &mut Server) -> Verdict {
-        let deadline = Instant::now() + Duration::from_secs(4);
+        let deadline = Instant::now() + Duration::from_secs(8);
         sleep(Duration::from_millis(500)).await;
         while Instant::now() < deadline {
             self.was_not_over(server)?;
