@@ -79,11 +79,12 @@ fn variant(event: &Event) -> &'static str {
         Event::LateReport(..) => "LateReport",
         Event::Forgotten(..) => "Forgotten",
         Event::CodeForgotten(..) => "CodeForgotten",
+        Event::ClockSkipped(..) => "ClockSkipped",
     }
 }
 
 /// How many variants [`variant`] names.
-const VARIANTS: usize = 24;
+const VARIANTS: usize = 25;
 
 #[test]
 fn every_event_is_in_the_sample() {
