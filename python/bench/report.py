@@ -71,11 +71,10 @@ def recovery(folder: Path) -> list[str]:
         "|---:|---:|---:|---:|",
     ]
     rows = [json.loads(line) for line in (folder / "recovery.json").read_text().splitlines()]
-    for row in rows:
-        lines.append(
-            f"| {row['queued']:,} | {row['tail']:,} | {row['file_mib']:,} MiB "
-            f"| {row['ready_s']:.2f} s |"
-        )
+    lines += [
+        f"| {row['queued']:,} | {row['tail']:,} | {row['file_mib']:,} MiB | {row['ready_s']:.2f} s |"
+        for row in rows
+    ]
     lines += [
         "",
         "From the start of the program until it listens with everything read back and checked "
