@@ -6,6 +6,7 @@ use mesh_core::command::Command;
 use mesh_core::event::Event;
 use mesh_core::model::id::{Attempt, ClusterId, LeaseId, SpecId, TaskId};
 use mesh_core::model::task::{Failure, Outcome, Phase};
+use mesh_core::model::time::Span;
 use mesh_core::snapshot::Snapshot;
 use mesh_store::Seq;
 
@@ -44,7 +45,7 @@ pub(super) fn skip_ahead(mut mesh: Mesh, last: Seq) -> (Seq, Snapshot) {
 /// nothing: what had not started is queued, what had started is tried again or fails, as each task
 /// says, and what was told to stop has stopped.
 fn take_back(mesh: &mut Mesh) {
-    let mut events = decided(mesh, &Command::Restart);
+    let mut events = decided(mesh, &Command::Restart { skipped: Span::ZERO });
     apply(mesh, &events);
     let clusters: Vec<_> = mesh.clusters().map(|c| (c.name.clone(), c.agent.clone())).collect();
     for (cluster, agent) in clusters {
