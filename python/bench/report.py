@@ -72,7 +72,8 @@ def recovery(folder: Path) -> list[str]:
     ]
     rows = [json.loads(line) for line in (folder / "recovery.json").read_text().splitlines()]
     lines += [
-        f"| {row['queued']:,} | {row['tail']:,} | {row['file_mib']:,} MiB | {row['ready_s']:.2f} s |"
+        f"| {row['queued']:,} | {row['tail']:,} | {row['file_mib']:,} MiB "
+        f"| {row['ready_s']:.2f} s |"
         for row in rows
     ]
     lines += [

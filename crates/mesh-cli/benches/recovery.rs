@@ -61,7 +61,7 @@ fn submit(mesh: &mut Mesh, store: &mut SqliteStore, numbers: std::ops::RangeIncl
     let mut batch = Batch { at: AT, ..Batch::default() };
     for number in numbers.clone() {
         let submission = Submission {
-            key: Key::Uuid(u128::from(number) << 64 | u128::from(number.wrapping_mul(0x9e37_79b9))),
+            key: key(number),
             body: number.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             name: None,
             spec: Arc::clone(&spec),
@@ -79,6 +79,12 @@ fn submit(mesh: &mut Mesh, store: &mut SqliteStore, numbers: std::ops::RangeIncl
             mesh.take_changes();
         }
     }
+}
+
+/// A key as clients make them: the time first, then version 7, then chance.
+fn key(number: u64) -> Key {
+    let millis = u128::from(AT.micros() / 1_000);
+    Key::Uuid(millis << 80 | 7 << 76 | u128::from(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
 }
 
 fn spec() -> TaskSpec {
@@ -101,6 +107,7 @@ fn spec() -> TaskSpec {
 }
 
 fn measure(dir: &Path, tail: u64) {
+    assert_eq!(open_tasks(dir), QUEUED + tail, "they are all there");
     let mut times: Vec<_> = (0..STARTS).map(|_| seconds_until_ready(dir)).collect();
     times.sort_by(f64::total_cmp);
     let median = times.get(STARTS / 2).copied().unwrap_or_default();
@@ -109,6 +116,17 @@ fn measure(dir: &Path, tail: u64) {
         "{{\"queued\": {QUEUED}, \"tail\": {tail}, \"file_mib\": {:.0}, \"ready_s\": {median:.2}}}",
         bytes / f64::from(1 << 20)
     );
+}
+
+/// The tasks that wait, as the doctor counts them.
+fn open_tasks(dir: &Path) -> u64 {
+    let output = Command::new(env!("CARGO_BIN_EXE_schedulemesh"))
+        .args(["doctor", "-o", "json", "--state-dir"])
+        .arg(dir)
+        .output()
+        .unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    report.get("open_tasks").and_then(serde_json::Value::as_u64).unwrap()
 }
 
 /// From the start of the program until it says where it listens. It is killed, so that the next start
