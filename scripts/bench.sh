@@ -21,6 +21,8 @@ say "core"
 cargo bench --quiet -p mesh-core --bench core | tee "$out/core.json" >&2
 say "store"
 cargo bench --quiet -p mesh-store --bench append | tee "$out/append.txt" >&2
+say "recovery"
+cargo bench --quiet -p mesh-cli --bench recovery | tee "$out/recovery.json" >&2
 say "HTTP submissions"
 cargo bench --quiet -p mesh-server --bench http_submit | tee "$out/http_submit.txt" >&2
 say "end to end, beside native Ray and Ray Client"

@@ -64,6 +64,26 @@ def end_to_end(folder: Path) -> list[str]:
     return lines
 
 
+def recovery(folder: Path) -> list[str]:
+    """Make the table of starts after a kill."""
+    lines = [
+        "| queued tasks in the snapshot | events after it | file | ready after |",
+        "|---:|---:|---:|---:|",
+    ]
+    rows = [json.loads(line) for line in (folder / "recovery.json").read_text().splitlines()]
+    lines += [
+        f"| {row['queued']:,} | {row['tail']:,} | {row['file_mib']:,} MiB "
+        f"| {row['ready_s']:.2f} s |"
+        for row in rows
+    ]
+    lines += [
+        "",
+        "From the start of the program until it listens with everything read back and checked "
+        "against its checksums; 256 bytes of arguments for each task. The median of three kills.",
+    ]
+    return lines
+
+
 def memory(folder: Path) -> list[str]:
     """Make the table of memory."""
     measured = read(folder, "memory")
@@ -107,6 +127,10 @@ def main() -> None:
         "## The store, beside SQLite alone",
         "",
         *block(folder, "append"),
+        "",
+        "## Ready again after a kill",
+        "",
+        *recovery(folder),
         "",
         "## The core alone",
         "",

@@ -52,7 +52,9 @@ impl From<&Problem> for Exit {
         match problem.code.as_str() {
             "INVALID" | "CONFIG_INVALID" | "INSECURE_BIND" | "TLS_UNUSABLE" => return Self::Usage,
             "QUEUE_FULL" => return Self::Rejected,
-            "STATE_DIR_IN_USE" => return Self::Conflict,
+            "STATE_DIR_IN_USE" | "NOT_EMPTY" => return Self::Conflict,
+            "NO_BACKUP" => return Self::NotFound,
+            "STORE_DAMAGED" => return Self::Failed,
             _ => {}
         }
         match problem.status() {
@@ -85,6 +87,9 @@ mod tests {
             ("KEY_CONFLICT", 5),
             ("KEY_EXPIRED", 5),
             ("STATE_DIR_IN_USE", 5),
+            ("NOT_EMPTY", 5),
+            ("NO_BACKUP", 3),
+            ("STORE_DAMAGED", 1),
             ("INFEASIBLE", 6),
             ("QUEUE_FULL", 6),
             ("OVERLOADED", 7),

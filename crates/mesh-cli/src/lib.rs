@@ -9,6 +9,7 @@ pub mod command;
 pub mod context;
 pub mod exit;
 pub mod print;
+pub mod recovery;
 pub mod units;
 
 use std::process::ExitCode;

@@ -44,7 +44,11 @@ pub enum Command {
     /// An agent saw something happen to an attempt.
     Report(ClusterName, Report),
     /// The driver starts: no agent is linked any more, whatever the journal says.
-    Restart,
+    Restart {
+        /// How far the clock has gone on since the driver last looked without that time having
+        /// passed: nothing is due because of it.
+        skipped: Span,
+    },
     /// Time passed.
     Tick,
 }

@@ -101,4 +101,6 @@ pub enum Event {
     Forgotten(Vec<TaskId>),
     /// Code that no task refers to any more was given up.
     CodeForgotten(Vec<Digest>),
+    /// The clock went on by so much while no such time passed: what is due is due later by as much.
+    ClockSkipped(Span),
 }

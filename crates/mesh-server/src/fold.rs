@@ -75,8 +75,11 @@ fn fold(
     Ok(Some(seq))
 }
 
-/// The state as the journal has it now, and the last event; nothing when there is no journal.
-fn replayed(dir: &Path, limits: Limits) -> Result<Option<(Seq, Mesh)>, StoreError> {
+/// A state, and the last event that led to it.
+type Replayed = (Seq, Mesh);
+
+/// The state as the journal has it now; nothing when there is no journal.
+fn replayed(dir: &Path, limits: Limits) -> Result<Option<Replayed>, StoreError> {
     let Some(reader) = SqliteStore::open_read_only(dir)? else { return Ok(None) };
     let (mut seq, mut mesh) = match reader.load_snapshot()? {
         Some((seq, snapshot)) => (seq, Mesh::restore(snapshot, limits)),

@@ -9,7 +9,7 @@ use mesh_core::model::cluster::Breaker;
 use mesh_core::model::task::{Outcome, Phase};
 use mesh_core::model::time::Timestamp;
 use mesh_core::{Event, Mesh};
-use mesh_store::Batch;
+use mesh_store::{Batch, Space};
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -34,6 +34,8 @@ pub(crate) struct Metrics {
     commits: Counter,
     commit_ms: Histogram,
     batch_events: Histogram,
+    disk_free: Float,
+    disk_free_ratio: Float,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -80,6 +82,8 @@ impl Metrics {
             commits: Counter::default(),
             commit_ms: millis(),
             batch_events: Histogram::new(exponential_buckets(1.0, 2.0, 18)),
+            disk_free: Float::default(),
+            disk_free_ratio: Float::default(),
         };
         metrics.registered()
     }
@@ -113,7 +117,28 @@ impl Metrics {
         registry.register("store_commits", "Durable commits", self.commits.clone());
         registry.register("store_commit_ms", "Milliseconds of a commit", self.commit_ms.clone());
         registry.register("store_commit_events", "Events in a commit", self.batch_events.clone());
+        registry.register(
+            "state_disk_free_bytes",
+            "Bytes that are free on the disk of the state directory",
+            self.disk_free.clone(),
+        );
+        registry.register(
+            "state_disk_free_ratio",
+            "The part of that disk that is free, from 0 to 1; told of in the log below 0.1 and 0.05",
+            self.disk_free_ratio.clone(),
+        );
         self
+    }
+
+    /// Takes note of the room on the disk.
+    #[expect(
+        clippy::as_conversions,
+        clippy::cast_precision_loss,
+        reason = "all numbers are floats there"
+    )]
+    pub(crate) fn disk(&self, space: Space) {
+        self.disk_free.set(space.free as f64);
+        self.disk_free_ratio.set(space.free_ratio());
     }
 
     /// Counts a commit.

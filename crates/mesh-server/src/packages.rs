@@ -9,7 +9,7 @@ use mesh_core::Mesh;
 use mesh_core::model::task::{BlobId, Phase};
 
 /// The packages that a task which has not ended, or a cluster, may still ask for.
-pub(crate) fn used(mesh: &Mesh) -> HashSet<BlobId> {
+pub fn used(mesh: &Mesh) -> HashSet<BlobId> {
     let open = mesh.tasks_before(None).filter(|task| !matches!(task.phase, Phase::Ended(_)));
     let specs: HashSet<_> = open.map(|task| task.spec).collect();
     let of_tasks = specs.into_iter().filter_map(|spec| mesh.spec(spec)?.shape.runtime_env.clone());

@@ -75,6 +75,7 @@ impl Server {
         tasks.spawn(crate::agents::dial_listening_agents(app.handle.clone()));
         tasks.spawn(crate::bootstrap::run(app.clone()));
         tasks.spawn(collect_blobs(app.handle.clone()));
+        tasks.spawn(crate::disk::watch(app.handle.clone(), folding.clone()));
         tasks.spawn(fold_journal(app.handle.clone(), folding, settings.limits, snapshots));
         let path = state_dir.path().to_path_buf();
         let embedded = app.config.embedded;

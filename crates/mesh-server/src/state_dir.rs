@@ -9,6 +9,7 @@ use mesh_api::problem::Problem;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::Tokens;
+use crate::clock::Mark;
 
 /// The file that holds the token of whoever administers the server.
 pub const ADMIN_TOKEN_FILE: &str = "admin.token";
@@ -18,6 +19,9 @@ const SERVER_FILE: &str = "server.json";
 
 /// The file that the running server holds a lock on, so that there is never a second one.
 const LOCK_FILE: &str = "server.lock";
+
+/// The file by which the next server can tell how much time has passed, though clocks were set.
+const CLOCK_FILE: &str = "clock.json";
 
 /// The file from which the tokens of agents are derived.
 const SECRET_FILE: &str = "secret";
@@ -61,6 +65,26 @@ impl ServerInfo {
 pub fn admin_token(dir: &Path) -> Option<String> {
     let text = fs::read_to_string(dir.join(ADMIN_TOKEN_FILE)).ok()?;
     Some(text.trim().to_owned()).filter(|token| !token.is_empty())
+}
+
+/// What the server before left for telling the time; nothing when it left nothing that can be read.
+pub(crate) fn clock_mark(dir: &Path) -> Option<Mark> {
+    serde_json::from_slice(&fs::read(dir.join(CLOCK_FILE)).ok()?).ok()
+}
+
+/// Leaves for the next server what it needs to tell the time. Without it, it goes by the wall clock.
+pub(crate) fn keep_clock_mark(dir: &Path, mark: Option<&Mark>) {
+    let path = dir.join(CLOCK_FILE);
+    let kept = match mark.map(serde_json::to_vec) {
+        Some(Ok(text)) => fs::write(&path, text),
+        Some(Err(_)) | None => fs::remove_file(&path),
+    };
+    if let Err(error) = kept.or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    }) {
+        tracing::warn!(%error, path = %path.display(), "the time was not noted for the next start");
+    }
 }
 
 /// A state directory that this process owns until the value is dropped.

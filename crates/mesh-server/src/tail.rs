@@ -68,7 +68,7 @@ impl Tail {
     }
 
     /// Why nothing can be changed at the moment.
-    pub(crate) fn trouble(&self) -> Option<Problem> {
+    pub fn trouble(&self) -> Option<Problem> {
         self.lock().trouble.clone()
     }
 

@@ -11,6 +11,7 @@
     reason = "this is a test: an index that is wrong is a bug that must be seen at once"
 )]
 
+pub mod canary;
 pub mod crash;
 pub mod history;
 mod panics;

@@ -55,11 +55,11 @@ impl Simulated {
             faults: faults.collect(),
         }
     }
+}
 
-    /// Writes it to a file.
-    pub fn write(&self, file: &Path) -> io::Result<()> {
-        std::fs::write(file, serde_json::to_vec_pretty(self)?)
-    }
+/// Writes what a run has shown to a file.
+pub fn write(file: &Path, shown: &impl Serialize) -> io::Result<()> {
+    std::fs::write(file, serde_json::to_vec_pretty(shown)?)
 }
 
 impl fmt::Display for Simulated {

@@ -8,6 +8,7 @@ elsewhere, the rest is taken back.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -20,7 +21,8 @@ from schedulemesh.agent.work import data_frame
 from schedulemesh.agent.worker.parcel import unwrap, wrap
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable
+    import concurrent.futures
+    from collections.abc import Callable, Coroutine, Iterable
 
     from schedulemesh.agent.wire import Key
     from schedulemesh.agent.work import Lease, Ledger, Work
@@ -60,7 +62,7 @@ class Crew(Protocol):
     def drained(self, lane: Lane) -> None:
         """Hear that a lane has nothing left to do."""
 
-    def died(self, lane: Lane, error: RayError) -> Awaitable[None]:
+    def died(self, lane: Lane, error: RayError) -> Coroutine[Any, Any, None]:
         """Hear that a lane's worker is gone, and report what it had."""
 
     def broke(self, lane: Lane, message: str) -> None:
@@ -177,7 +179,7 @@ class Lane:
         along = self.crew.along(self, items)
         body = [(*work.key, work.code, work.payload) for work in items]
         ref = self.actor.run.remote(wrap((batch.number, self.crew.inline_max(), along, body)))
-        self.spawn(self._await(batch, ref))
+        self._follow(batch, ref)
 
     def resume(self, left: dict[Key, Work], ref: Any) -> None:
         """Wait for what the worker was given by an earlier agent."""
@@ -185,7 +187,7 @@ class Lane:
         batch = Batch(self._sent, left)
         self.batches.append(batch)
         self._head_since = time.monotonic()
-        self.spawn(self._await(batch, ref))
+        self._follow(batch, ref)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something beside, owned by this lane."""
@@ -197,21 +199,44 @@ class Lane:
     def _over(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("something failed that should not", exc_info=error)
-            # Whoever waited for this task waits in vain: what it served must end all the same.
-            message = f"the agent stumbled over its worker: {type(error).__name__}: {error}"
-            self.crew.broke(self, message[:STUMBLED_MAX])
+            self._stumbled(error)
 
-    async def _await(self, batch: Batch, ref: Any) -> None:
+    def _stumbled(self, error: BaseException) -> None:
+        log.error("something failed that should not", exc_info=error)
+        # Whoever waited for this waits in vain: what it served must end all the same.
+        message = f"the agent stumbled over its worker: {type(error).__name__}: {error}"
+        self.crew.broke(self, message[:STUMBLED_MAX])
+
+    def _follow(self, batch: Batch, ref: Any) -> None:
+        """Hear of the answer to a batch, with as few steps between Ray's thread and here as can be.
+
+        To await the reference in a task costs two more turns of the loop for each batch.
+        """
+        loop = asyncio.get_running_loop()
+
+        def tell(answer: concurrent.futures.Future[Any]) -> None:
+            # The loop may be closed: then nobody wants to hear of it.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._answered, batch, answer)
+
+        ref.future().add_done_callback(tell)
+
+    def _answered(self, batch: Batch, answer: concurrent.futures.Future[Any]) -> None:
         try:
-            results = unwrap(await ref)
+            self._take(batch, answer)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the batch must end
+            self._stumbled(error)
+
+    def _take(self, batch: Batch, answer: concurrent.futures.Future[Any]) -> None:
+        try:
+            results = unwrap(answer.result())
         except RayTaskError as error:
             # Not the user's exception, those are results: the worker itself stumbled.
             for work in list(batch.left.values()):
                 self.crew.ledger.not_started(work, f"the worker could not run it: {error}")
             results = []
         except RayError as error:
-            await self.crew.died(self, error)
+            self.spawn(self.crew.died(self, error))
             return
         if self.concurrency > 1:
             self.collected(results)
@@ -219,7 +244,12 @@ class Lane:
         self.settle(results)
         if batch.left and self._looker is not None:
             # The other results went out with a look, whose answer is still on its way.
-            await asyncio.wait([self._looker])
+            self._looker.add_done_callback(lambda _: self._close(batch))
+        else:
+            self._close(batch)
+
+    def _close(self, batch: Batch) -> None:
+        """Be done with a batch whose results are all here."""
         for work in list(batch.left.values()):
             # Taken back while it was on its way.
             if not work.ended:

@@ -45,6 +45,8 @@ def options(lease: Lease) -> dict[str, Any]:
         "scheduling_strategy": NodeAffinitySchedulingStrategy(lease.node, soft=False),
         "max_restarts": 0,
         "max_task_retries": 0,
+        # Ray would keep a record of every batch, which says nothing of the tasks in it.
+        "enable_task_events": False,
     }
     if memory := lease.resources.get("memory", 0):
         found["memory"] = math.ceil(memory)

@@ -19,7 +19,7 @@ from schedulemesh.agent.names import Names
 from schedulemesh.agent.nodes import Nodes, is_public
 from schedulemesh.agent.outbox import FRAME_ITEMS, Outbox
 from schedulemesh.agent.work import Outputs
-from schedulemesh.agent.worker.blackbox import BlackBox, read_boxes, read_records
+from schedulemesh.agent.worker.blackbox import END, BlackBox, read_boxes, read_records
 from schedulemesh.agent.worker.codec import pack, pack_exception, unpack
 from schedulemesh.agent.worker.lane import bounded, user_traceback
 from schedulemesh.agent.worker.output import Tail
@@ -206,7 +206,10 @@ def test_black_box_tells_what_was_done_even_when_torn() -> None:
     box.add((8, 1, "finished", 5, (10, [object()]), None, ""))
     box.begin(2)
     data = Path(box.paths[1]).read_bytes()
-    assert len(read_records(data[:-1])) == 2
+    assert len(read_records(data)) == 3
+    # Killed while the last one was written, over an older one.
+    assert len(read_records(data[:-12])) == 2
+    assert len(read_records(data[:-12] + data[:12])) == 2
     found = read_boxes(box.paths, remove=True)
     assert found is not None
     begun, results = found
@@ -214,6 +217,30 @@ def test_black_box_tells_what_was_done_even_when_torn() -> None:
     # The second one lay in the object store, and with the worker it is lost.
     assert [result[:3] for result in results] == [(7, 1, "finished"), (8, 1, "lost")]
     assert read_boxes(box.paths, remove=False) is None
+
+
+def test_black_box_forgets_the_batch_that_it_writes_over() -> None:
+    box = BlackBox()
+    for batch in (1, 2, 3):
+        box.begin(batch)
+        for task in range(4 - batch):
+            box.add((task, batch, "finished", 5, b"x", None, ""))
+    # As if the end of the newest one had not been written: older records of the same size follow.
+    data = Path(box.paths[1]).read_bytes()
+    ended = data.index(END, len(data) // 2 - len(END))
+    assert [record[:2] for record in read_records(data)] == [("begun", 3), (0, 3)]
+    assert [record[:2] for record in read_records(data[:ended] + data[ended + 8 :])] == [
+        ("begun", 3),
+        (0, 3),
+    ]
+    box.begin(4)
+    box.add((0, 4, "finished", 5, bytes(box.RECORD_MAX - 100), None, ""))
+    for _ in range(20):
+        box.add((0, 4, "finished", 5, bytes(box.RECORD_MAX - 100), None, ""))
+    assert Path(box.paths[0]).stat().st_size > box.KEPT_MAX
+    box.begin(6)
+    assert Path(box.paths[0]).stat().st_size < 100
+    read_boxes(box.paths, remove=True)
 
 
 def test_exceptions_are_pickled_with_their_causes_or_not_at_all() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -10,17 +11,19 @@ import pytest
 from schedulemesh.agent import jobs as jobs_module
 from schedulemesh.agent import ray_actors
 from schedulemesh.agent.actors import Actors, Hosted
+from schedulemesh.agent.blobs import Blobs
 from schedulemesh.agent.jobs import Jobs, JobsUnavailable
 from schedulemesh.agent.lane import Lane, Pace
 from schedulemesh.agent.nodes import Nodes
 from schedulemesh.agent.outbox import Outbox
+from schedulemesh.agent.packages import Packages
 from schedulemesh.agent.runners import Runners
 from schedulemesh.agent.settings import Settings
 from schedulemesh.agent.work import Lease, Ledger, Work
 from schedulemesh.agent.worker.parcel import wrap
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Callable, Coroutine
 
 SETTINGS = Settings(cluster="east", token="secret")  # noqa: S106 - for tests
 LEASE = Lease(1, "n1", {"CPU": 1.0}, None)
@@ -52,14 +55,32 @@ class Inlining:
 class Method:
     """Is a method of an actor that answers as the test says."""
 
-    def __init__(self, answer: Callable[..., Awaitable[Any]]) -> None:
-        self.remote = answer
+    def __init__(self, answer: Callable[..., bytes]) -> None:
+        self._answer = answer
+
+    def remote(self, *args: Any) -> Reference:
+        return Reference(self._answer, args)
+
+
+class Reference:
+    """Is a reference to an answer that is there."""
+
+    def __init__(self, answer: Callable[..., bytes], args: tuple[Any, ...]) -> None:
+        self._answer, self._args = answer, args
+
+    def future(self) -> concurrent.futures.Future[bytes]:
+        future: concurrent.futures.Future[bytes] = concurrent.futures.Future()
+        try:
+            future.set_result(self._answer(*self._args))
+        except MemoryError as error:
+            future.set_exception(error)
+        return future
 
 
 class Actor:
     """Stands in for a worker."""
 
-    def __init__(self, run: Callable[..., Awaitable[Any]]) -> None:
+    def __init__(self, run: Callable[..., bytes]) -> None:
         self.run = Method(run)
 
 
@@ -120,7 +141,7 @@ def put_to_work(crew: Runners, lane: Lane) -> None:
 def test_what_a_worker_had_is_lost_when_the_agent_cannot_read_its_answer(
     retired: list[Any],
 ) -> None:
-    async def answer(_parcel: object) -> bytes:
+    def answer(_parcel: object) -> bytes:
         return wrap([(1, 1, "finished")])  # type: ignore[no-any-return]
 
     async def check() -> None:
@@ -143,7 +164,7 @@ def test_what_a_worker_had_is_lost_when_the_agent_cannot_read_its_answer(
 
 
 def test_an_actor_that_the_agent_cannot_go_on_with_ends_with_its_calls(retired: list[Any]) -> None:
-    async def answer(_parcel: object) -> bytes:
+    def answer(_parcel: object) -> bytes:
         raise MemoryError("no room")
 
     async def check() -> None:
@@ -210,7 +231,7 @@ class Dashboard(Jobs):
     """Answers as the test says, in place of the Jobs API."""
 
     def __init__(self, books: Ledger, answer: Callable[[str, str], tuple[int, Any]]) -> None:
-        super().__init__(SETTINGS, books)
+        super().__init__(SETTINGS, books, Packages(Blobs(lambda _frame: None)))
         self._answer = answer
         self.asked: list[str] = []
 

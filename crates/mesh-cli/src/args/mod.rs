@@ -3,6 +3,7 @@
 #![expect(clippy::doc_markdown, reason = "these texts are read in a terminal")]
 
 mod cluster;
+mod recovery;
 mod serve;
 mod submit;
 
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use cluster::{AddArgs, ClusterCommand};
+pub use recovery::{BackupArgs, DoctorArgs, RestoreArgs};
 pub use serve::{AgentArgs, ServeArgs, UpArgs};
 pub use submit::SubmitArgs;
 
@@ -115,6 +117,12 @@ pub enum Command {
     Cluster(ClusterCommand),
     /// Show whether work is accepted, and how much there is of it
     Status,
+    /// Look at a state directory, and say what is wrong with it
+    Doctor(DoctorArgs),
+    /// Copy a state directory, also while a server runs on it
+    Backup(BackupArgs),
+    /// Make a state directory from a backup
+    Restore(RestoreArgs),
     /// Explain an error code, or list them all
     Why(WhyArgs),
     /// Print a completion script

@@ -149,6 +149,12 @@ pub const ENTRIES: &[Entry] = &[
     ),
     entry(
         Topic::Error,
+        "NO_BACKUP",
+        "The directory is no complete backup: nobody made one there, or it was interrupted.",
+        "Name a directory that `schedulemesh backup` has made; one that ends in .unfinished is none.",
+    ),
+    entry(
+        Topic::Error,
         "NO_CLUSTER",
         "No cluster is registered, or none is healthy.",
         "See `schedulemesh cluster ls`, or register one with `schedulemesh cluster add`.",
@@ -170,6 +176,12 @@ pub const ENTRIES: &[Entry] = &[
         "NOT_AN_ACTOR",
         "A method was called on a task that is not an actor.",
         "Call methods on the id that an actor's submission returned.",
+    ),
+    entry(
+        Topic::Error,
+        "NOT_EMPTY",
+        "A backup or a state directory would be written where there is something already.",
+        "Name a directory that is not there yet, or move that one away.",
     ),
     entry(
         Topic::Error,
@@ -213,6 +225,12 @@ pub const ENTRIES: &[Entry] = &[
         "The state directory cannot be made or used: it belongs to somebody else, others may read it, or \
          what is in it is not ours.",
         "Mend what the message names, or say another --state-dir.",
+    ),
+    entry(
+        Topic::Error,
+        "STORE_DAMAGED",
+        "The journal or the snapshot is not what was written. No server starts on it, so that nothing wrong is served.",
+        "See `schedulemesh doctor` for the extent, and restore a backup with `schedulemesh restore`.",
     ),
     entry(
         Topic::Error,

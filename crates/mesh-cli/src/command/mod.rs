@@ -2,6 +2,7 @@
 
 mod cluster;
 mod inspect;
+mod recovery;
 mod run;
 mod serve;
 mod submit;
@@ -46,6 +47,9 @@ pub async fn run(cli: Cli) -> Result<Exit, Problem> {
         Command::Cancel(args) => inspect::cancel(&session, &args.tasks).await,
         Command::Cluster(command) => cluster::run(&session, command).await,
         Command::Status => inspect::status(&session).await,
+        Command::Doctor(_) => recovery::doctor(&session),
+        Command::Backup(args) => recovery::backup(&session, &args),
+        Command::Restore(args) => recovery::restore(&session, &args),
         Command::Why(args) => why(&session, &args),
         Command::Completion { shell } => {
             let mut script = Vec::new();

@@ -2,6 +2,7 @@
 //! Text that others wrote (names, messages, logs) is made harmless first.
 
 pub mod explain;
+pub mod recovery;
 pub mod table;
 pub mod text;
 pub mod views;

@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop, and its helpers with it")]
 
 mod codes;
+mod recovery;
 mod reference;
 mod terminal;

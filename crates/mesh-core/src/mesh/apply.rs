@@ -84,6 +84,7 @@ impl Mesh {
             }
             Event::LateReport(..) | Event::CodeForgotten(_) => {}
             Event::Forgotten(tasks) => tasks.iter().for_each(|task| self.forget_task(*task)),
+            Event::ClockSkipped(span) => self.put_off(*span),
         }
     }
 
@@ -277,6 +278,32 @@ impl Mesh {
                 }
             }
             Phase::Assigned { .. } | Phase::Stopping { .. } | Phase::Ended(_) => {}
+        }
+    }
+
+    /// Puts off everything that waits for a time of its own. The silence of clusters is counted anew
+    /// by whoever skips time.
+    fn put_off(&mut self, span: Span) {
+        for (at, timer) in std::mem::take(&mut self.timers) {
+            let due = match timer {
+                Timer::Lost(_) => at,
+                Timer::Breaker(id) => {
+                    if let Some(cluster) = self.clusters.get_mut(&id) {
+                        cluster.breaker.put_off(span);
+                    }
+                    at.after(span)
+                }
+                Timer::Retry(id) | Timer::Timeout(id, _) => {
+                    if let Some(task) = self.tasks.get_mut(id) {
+                        task.phase.put_off(span);
+                    }
+                    at.after(span)
+                }
+            };
+            self.timers.insert((due, timer));
+        }
+        for cluster in self.clusters.values_mut() {
+            cluster.last_job = cluster.last_job.map(|at| at.after(span));
         }
     }
 

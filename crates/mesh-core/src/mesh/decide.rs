@@ -38,7 +38,7 @@ impl Mesh {
             Command::Unlink(name) => self.unlink(name, &mut events)?,
             Command::Nodes(name, nodes) => self.see_nodes(name, nodes, &mut events)?,
             Command::Report(name, report) => self.report(now, name, report, &mut events)?,
-            Command::Restart => self.restart(&mut events),
+            Command::Restart { skipped } => self.restart(*skipped, &mut events),
             Command::Tick => self.tick(now, &mut events),
         };
         Ok((events, answer))

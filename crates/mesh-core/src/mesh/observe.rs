@@ -81,7 +81,10 @@ impl Mesh {
     }
 
     /// After a restart no agent is linked, and each gets its full time to come back.
-    pub(super) fn restart(&self, events: &mut Vec<Event>) -> Answer {
+    pub(super) fn restart(&self, skipped: Span, events: &mut Vec<Event>) -> Answer {
+        if skipped > Span::ZERO {
+            events.push(Event::ClockSkipped(skipped));
+        }
         let heard = |link: &Link| matches!(link, Link::Up { .. } | Link::Suspect { .. });
         let clusters = self.clusters.values().filter(|cluster| heard(&cluster.link));
         events.extend(clusters.map(|cluster| Event::ClusterSuspected(cluster.id)));

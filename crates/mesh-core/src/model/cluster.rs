@@ -154,3 +154,12 @@ pub enum Breaker {
     /// The next task is let through.
     HalfOpen,
 }
+
+impl Breaker {
+    /// Waits longer by so much.
+    pub(crate) fn put_off(&mut self, span: Span) {
+        if let Self::Open { until } = self {
+            *until = until.after(span);
+        }
+    }
+}

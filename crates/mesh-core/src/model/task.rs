@@ -261,6 +261,15 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Counts a time of its own from later by so much.
+    pub(crate) fn put_off(&mut self, span: Span) {
+        match self {
+            Self::Delayed { until, .. } => *until = until.after(span),
+            Self::Running { since, .. } => *since = since.after(span),
+            Self::Queued | Self::Assigned { .. } | Self::Stopping { .. } | Self::Ended(_) => {}
+        }
+    }
+
     /// The grant that the task uses now.
     pub fn lease(&self) -> Option<LeaseId> {
         match self {

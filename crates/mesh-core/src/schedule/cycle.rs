@@ -31,6 +31,15 @@ impl Mesh {
         events
     }
 
+    /// Gives back grants without a task, and hands out nothing: for a driver that can't take on more.
+    pub fn give_back_idle(&mut self, now: Timestamp) -> Vec<Event> {
+        let mut events = Vec::new();
+        for lease in std::mem::take(&mut self.hints.idle) {
+            self.happen(now, Event::Released(lease), &mut events);
+        }
+        events
+    }
+
     fn happen(&mut self, now: Timestamp, event: Event, events: &mut Vec<Event>) {
         self.apply(now, &event);
         events.push(event);

@@ -23,7 +23,7 @@ enum Step {
     Unlink(u8),
     Nodes { cluster: u8, cores: [u8; 3], foreign: u8 },
     Cluster { cluster: u8, what: u8 },
-    Restart,
+    Restart(u16),
     Pass(u16),
 }
 
@@ -48,7 +48,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<u8>().prop_map(Step::Unlink),
         2 => nodes,
         1 => any::<[u8; 2]>().prop_map(|[cluster, what]| Step::Cluster { cluster, what }),
-        1 => Just(Step::Restart),
+        1 => any::<u16>().prop_map(Step::Restart),
         2 => any::<u16>().prop_map(Step::Pass),
     ];
     prop::collection::vec(step, 1..120)
@@ -140,7 +140,11 @@ fn take(world: &mut World, step: &Step) {
             drop(world.send(&Command::Nodes(name.parse().unwrap(), nodes.collect())));
         }
         Step::Cluster { cluster: number, what } => change_cluster(world, *number, *what),
-        Step::Restart => drop(world.send(&Command::Restart)),
+        Step::Restart(millis) => {
+            let skipped = Span::from_millis(u64::from(*millis));
+            world.now = world.now.after(skipped);
+            drop(world.send(&Command::Restart { skipped }));
+        }
         Step::Pass(millis) => drop(world.pass(Span::from_millis(u64::from(*millis)))),
     }
 }
@@ -313,7 +317,7 @@ proptest! {
             take(&mut world, step);
         }
         world.mesh = Mesh::restore(world.mesh.snapshot(), world.limits);
-        drop(world.send(&Command::Restart));
+        drop(world.send(&Command::Restart { skipped: Span::ZERO }));
         prop_assert_eq!(heal(&mut world), Ok(()));
     }
 }

@@ -125,7 +125,11 @@ impl Stage {
                 let force = words.plain.contains(&"force");
                 self.send(&Command::RemoveCluster { name: first.parse().unwrap(), force })
             }
-            "restart" => self.send(&Command::Restart),
+            "restart" => {
+                let skipped = words.span("skipped", Span::ZERO);
+                self.world.now = self.world.now.after(skipped);
+                self.send(&Command::Restart { skipped })
+            }
             "cancel" => self.send(&Command::Cancel(self.names[first])),
             task => self.report(task, first, &words),
         }
@@ -287,6 +291,7 @@ impl Stage {
             Event::ClusterLinked(id, _) => format!("{} is up", cluster(*id)),
             Event::BreakerOpened(id, _) => format!("breaker of {} opens", cluster(*id)),
             Event::BreakerHalfOpened(id) => format!("breaker of {} half opens", cluster(*id)),
+            Event::ClockSkipped(span) => format!("{span} were skipped"),
             Event::Released(lease) => format!("{lease} released"),
             Event::ClusterAdded(..)
             | Event::ClusterChanged(..)

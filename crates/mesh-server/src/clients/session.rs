@@ -278,8 +278,10 @@ impl Writer {
     async fn tell_ends(&mut self, ends: Vec<EndNotice>) -> bool {
         let (mut tasks, mut size) = (Vec::with_capacity(ends.len()), 0);
         for mut end in ends {
-            if end.bytes.is_none() && matches!(end.result, Data::Inline(_)) {
-                end.bytes = self.handle.data(end.task, Side::Result).await.ok().flatten();
+            if let Err(problem) = fetch(&self.handle, &mut end).await {
+                // The client links again, and asks again: it must not be told what is not so.
+                tracing::warn!(task = %end.task, code = %problem.code, "end not told");
+                return false;
             }
             size += end.size();
             tasks.push(ended(end));
@@ -293,6 +295,14 @@ impl Writer {
         }
         tasks.is_empty() || write(&mut self.sink, &ToClient::Ended { tasks }).await
     }
+}
+
+/// Reads the result of a task that ended, unless it is at hand.
+async fn fetch(handle: &Handle, end: &mut EndNotice) -> Result<(), Problem> {
+    if end.bytes.is_none() && matches!(end.result, Data::Inline(_)) {
+        end.bytes = handle.data(end.task, Side::Result).await?;
+    }
+    Ok(())
 }
 
 fn unknown(task: TaskId) -> EndedTask {
@@ -341,4 +351,29 @@ async fn write(sink: &mut SplitSink<WebSocket, Message>, frame: &ToClient) -> bo
 async fn close(sink: &mut SplitSink<WebSocket, Message>) {
     // The peer may be gone already; then there is nobody to say goodbye to.
     drop(timeout(Duration::from_secs(1), sink.close()).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_result_that_can_not_be_read_any_more_is_not_taken_for_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = mesh_store::SqliteStore::open(dir.path()).unwrap();
+        let settings = crate::driver::Settings::default();
+        let (handle, driver) =
+            crate::driver::start(dir.path(), Box::new(store), settings).unwrap();
+        let mut end = EndNotice {
+            task: TaskId(1),
+            outcome: Outcome::Succeeded,
+            cluster: None,
+            result: Data::Inline(3),
+            bytes: None,
+        };
+        fetch(&handle, &mut end).await.unwrap();
+        handle.clone().kill().await;
+        driver.join().unwrap();
+        assert_eq!(fetch(&handle, &mut end).await.unwrap_err().code, "UNAVAILABLE");
+    }
 }

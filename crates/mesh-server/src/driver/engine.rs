@@ -117,14 +117,15 @@ impl Engine {
     }
 
     /// The first turn: whatever the journal says, no agent is linked.
-    pub fn begin(&mut self, now: Timestamp) {
+    /// `skipped` is how much of the time since the last life did not pass.
+    pub fn begin(&mut self, now: Timestamp, skipped: Span) {
         mesh_fail::pass("engine.begin.before");
         let mut turn = Turn::new(now);
         if !self.store.hold_reserve() {
             self.tighten(now);
         }
         // Only commands that name something can be refused.
-        drop(self.decide(&mut turn, &Command::Restart, None));
+        drop(self.decide(&mut turn, &Command::Restart { skipped }, None));
         self.finish(turn);
         mesh_fail::pass("engine.begin.after");
     }
@@ -173,10 +174,12 @@ impl Engine {
                 break;
             }
         }
-        if matches!(self.health, Health::Well) {
-            let events = self.mesh.schedule(turn.now);
-            turn.batch.events.extend(events);
-        }
+        let events = if matches!(self.health, Health::Well) {
+            self.mesh.schedule(turn.now)
+        } else {
+            self.mesh.give_back_idle(turn.now)
+        };
+        turn.batch.events.extend(events);
     }
 
     /// How long nothing needs to be done unless somebody asks.
@@ -327,7 +330,8 @@ impl Engine {
         match self.store.append(&fill).and_then(|_seq| self.store.append(&clear)) {
             Ok(_seq) => {
                 self.loosen(turn.now);
-                drop(self.decide(turn, &Command::Restart, None)); // links were closed meanwhile
+                let again = Command::Restart { skipped: Span::ZERO };
+                drop(self.decide(turn, &again, None)); // links were closed meanwhile
             }
             Err(StoreError::Full { .. }) => {
                 self.health = Health::Full(turn.now.after(FULL_RETRY), problem);

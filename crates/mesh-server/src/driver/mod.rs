@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mesh_core::Limits;
+use mesh_core::model::time::Span;
 use mesh_store::{Store, StoreError};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -25,6 +26,7 @@ pub use self::engine::Engine;
 use crate::blobs::Blobs;
 use crate::clock::Clock;
 use crate::handle::{Handle, Shared, WAITING_ASKS_MAX, all_permits};
+use crate::state_dir;
 
 /// Most questions that one commit answers.
 const TURN_MAX: usize = 4_096;
@@ -66,10 +68,16 @@ pub fn start(
     store: Box<dyn Store>,
     settings: Settings,
 ) -> Result<(Handle, JoinHandle<()>), StartError> {
-    let engine = Engine::open(store, settings)?;
+    let mut engine = Engine::open(store, settings)?;
     let blobs = Blobs::open(dir).map_err(StartError::Blobs)?;
     let (asks, waiting) = mpsc::channel(WAITING_ASKS_MAX);
-    let clock = Arc::new(Clock::start(engine.mesh().at()));
+    let mark = state_dir::clock_mark(dir);
+    let (clock, skipped) = Clock::resume(engine.mesh().at(), mark.as_ref());
+    if skipped > Span::ZERO {
+        tracing::warn!(?skipped, "the wall clock was set forward: timers are put off by as much");
+    }
+    state_dir::keep_clock_mark(dir, clock.mark().as_ref());
+    let clock = Arc::new(clock);
     let shared = Shared {
         asks,
         room: Arc::new(Semaphore::new(all_permits())),
@@ -83,8 +91,12 @@ pub fn start(
     let timers = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let timers = timers.map_err(StartError::Thread)?;
     let thread = std::thread::Builder::new().name("driver".into());
-    let thread =
-        thread.spawn(move || run(engine, waiting, &clock, &timers)).map_err(StartError::Thread)?;
+    let thread = thread
+        .spawn(move || {
+            engine.begin(clock.now(), skipped);
+            run(engine, waiting, &clock, &timers);
+        })
+        .map_err(StartError::Thread)?;
     Ok((Handle { shared: Arc::new(shared) }, thread))
 }
 
@@ -109,7 +121,6 @@ fn run(
     plant_bug();
     let mut queued = Vec::with_capacity(TURN_MAX);
     let mut goodbye = None;
-    engine.begin(clock.now());
     while goodbye.is_none() {
         let wait = engine.wait(clock.now()).map(|span| Duration::from_micros(span.micros()));
         let open = timers.block_on(async {

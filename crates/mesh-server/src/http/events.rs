@@ -185,6 +185,10 @@ impl Narrator {
             Some((kind, vec![*task], None, format!("task {task} {what}")))
         };
         match event {
+            Event::ClockSkipped(span) => {
+                let what = format!("the clock was set forward by {span}: timers were put off");
+                Some(("clock_skipped", Vec::new(), None, what))
+            }
             Event::SpecDefined(spec, _) => {
                 Some(("spec_defined", Vec::new(), None, format!("{spec} was seen first")))
             }

@@ -1,5 +1,6 @@
 //! The command line: one file for each command.
 
+mod bugs;
 mod crash;
 mod run;
 mod shrink;
@@ -20,6 +21,8 @@ pub(crate) struct Cli {
 enum Command {
     /// Live through the worlds of many seeds, or through that of one
     Run(run::Run),
+    /// Plant faults, one after the other, and count the seeds until each is noticed
+    Bugs(bugs::Bugs),
     /// Find the smallest world in which a seed still breaks a law, and tell its story
     Shrink(shrink::Shrink),
     /// Kill the real server again and again while it is worked with, and judge what it kept
@@ -31,6 +34,7 @@ impl Cli {
     pub(crate) fn run(self) -> ExitCode {
         match self.command {
             Command::Run(run) => run.run(),
+            Command::Bugs(bugs) => bugs.run(),
             Command::Shrink(shrink) => shrink.run(),
             Command::Crash(crash) => crash.run(),
         }

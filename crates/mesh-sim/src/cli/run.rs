@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use mesh_sim::plan::Plan;
-use mesh_sim::report::Simulated;
+use mesh_sim::report::{self, Simulated};
 use mesh_sim::{sweep, world};
 
 /// What `run` is told.
@@ -51,7 +51,7 @@ impl Run {
         let simulated = Simulated::of(self.from, self.seeds, &outcome);
         println!("{simulated}");
         if let Some(file) = &self.json
-            && let Err(error) = simulated.write(file)
+            && let Err(error) = report::write(file, &simulated)
         {
             eprintln!("{}: {error}", file.display());
             return ExitCode::FAILURE;

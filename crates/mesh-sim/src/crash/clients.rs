@@ -97,7 +97,7 @@ impl Client {
             let count = if self.random.bool() { 1 } else { self.random.u64(2..=BATCH_MAX) };
             let tasks = self.submit(count).await;
             self.follow_up(tasks).await;
-            sleep(Duration::from_micros(self.random.u64(0..8_000))).await;
+            sleep(Duration::from_micros(self.random.u64(0..25_000))).await;
         }
     }
 

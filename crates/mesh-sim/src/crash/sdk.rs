@@ -22,7 +22,7 @@ use crate::history::{Law, Told, Violation};
 /// How often it has something to say.
 const BEAT: Duration = Duration::from_millis(100);
 /// Most tasks in one submission.
-const BATCH_MAX: u64 = 25;
+const BATCH_MAX: u64 = 12;
 
 #[derive(Debug)]
 struct Sdk {

@@ -196,7 +196,8 @@ impl Journal {
             Event::ClusterDrained(..)
             | Event::BreakerOpened(..)
             | Event::BreakerHalfOpened(_)
-            | Event::CodeForgotten(_) => Ok(()),
+            | Event::CodeForgotten(_)
+            | Event::ClockSkipped(_) => Ok(()),
             Event::Leased { lease, cluster, node, spec } => {
                 self.lease(*lease, *cluster, *node, *spec)
             }

@@ -267,7 +267,7 @@ impl World {
             ToAgent::Welcome(welcome) => {
                 self.agents[index].linked = true;
                 self.agents[index].sent = 0;
-                self.confirmed(index, welcome.acked);
+                self.confirmed(index, welcome.acked)?;
                 let nodes = FromAgent::Nodes(self.agents[index].node_frames());
                 self.say(index, &nodes)?;
                 self.report(index)
@@ -277,10 +277,7 @@ impl World {
                 self.leave(index);
                 Ok(())
             }
-            ToAgent::Ack { seq } => {
-                self.confirmed(index, seq);
-                Ok(())
-            }
+            ToAgent::Ack { seq } => self.confirmed(index, seq),
             ToAgent::Start(frame) => self.agent_starts(index, frame),
             ToAgent::Stop(tasks) => self.agent_stops(index, &tasks),
             ToAgent::Ask(_) | ToAgent::Piece(_) | ToAgent::Pushed(_) | ToAgent::Heartbeat(_) => {
@@ -290,7 +287,7 @@ impl World {
     }
 
     /// Reports up to this number are durable: what ended is let go of.
-    fn confirmed(&mut self, index: usize, seq: u64) {
+    fn confirmed(&mut self, index: usize, seq: u64) -> Verdict {
         let agent = &mut self.agents[index];
         while agent.first <= seq
             && let Some(item) = agent.reports.pop_front()
@@ -299,11 +296,16 @@ impl World {
             agent.sent = agent.sent.saturating_sub(1);
             if !matches!(item.what, Happened::Started) {
                 let fence = (item.task, item.attempt);
+                let current = self.journal.is_current(TaskId(fence.0), Attempt(fence.1));
+                law(Law::AcknowledgedIsDurable, !current, || {
+                    format!("{item:?} was confirmed and is not in the journal")
+                })?;
                 if agent.held.get(&fence).is_some_and(|work| work.state == State::Ended) {
                     agent.held.remove(&fence);
                 }
             }
         }
+        Ok(())
     }
 
     /// Sends the reports that this link has not carried yet.

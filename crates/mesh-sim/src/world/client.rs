@@ -20,7 +20,7 @@ use mesh_server::driver::ask::{Ask, ClientSubmit};
 use mesh_server::handle::{Accept, Payload, Reply, Submitted};
 use mesh_server::outbox::{Inbox, outbox};
 use mesh_server::tail::{Cursor, Next};
-use mesh_store::{Entry, Side};
+use mesh_store::{Entry, Seq, Side};
 use tokio::sync::oneshot::{self, Receiver};
 
 use super::agent::result_of;
@@ -88,7 +88,7 @@ enum Wait {
     Cancel(usize, Receiver<Answers<Decided>>),
     Look(usize, Receiver<Option<Phase>>),
     Data(usize, Receiver<Result<Option<Bytes>, Problem>>),
-    Replay(Receiver<Result<Vec<Entry>, Problem>>),
+    Replay(Seq, Receiver<Result<Vec<Entry>, Problem>>),
 }
 
 /// What a client is told.
@@ -98,7 +98,7 @@ pub(super) enum Answer {
     Cancelled(usize, Answers<Decided>),
     Looked(usize, Option<Phase>),
     Data(usize, Result<Option<Bytes>, Problem>),
-    Replayed(Result<Vec<Entry>, Problem>),
+    Replayed(Seq, Result<Vec<Entry>, Problem>),
     Notices(Vec<Notice>),
 }
 
@@ -129,7 +129,9 @@ impl Waiter {
             }
             Wait::Look(job, rx) => take(rx, dropped).map(|phase| Answer::Looked(*job, phase)),
             Wait::Data(job, rx) => take(rx, dropped).map(|data| Answer::Data(*job, data)),
-            Wait::Replay(rx) => take(rx, dropped).map(Answer::Replayed),
+            Wait::Replay(after, rx) => {
+                take(rx, dropped).map(|entries| Answer::Replayed(*after, entries))
+            }
         }
     }
 
@@ -494,7 +496,7 @@ impl World {
                 self.clients[index].waits = None;
                 self.result_read(index, job, data)
             }
-            Answer::Replayed(entries) => self.replayed(index, entries),
+            Answer::Replayed(after, entries) => self.replayed(index, after, entries),
             Answer::Notices(notices) => {
                 notices.into_iter().try_for_each(|notice| self.noticed(index, notice))
             }
@@ -657,7 +659,7 @@ impl World {
                     let (reply, answer) = oneshot::channel();
                     self.clients[index].reads_old = Some(self.now.after(PATIENCE));
                     let ask = Ask::Replay { after: before, reply };
-                    self.ask(ask, Some(Waiter::new(index, Wait::Replay(answer))));
+                    self.ask(ask, Some(Waiter::new(index, Wait::Replay(before, answer))));
                     return Ok(());
                 }
             }
@@ -683,12 +685,20 @@ impl World {
         })
     }
 
-    fn replayed(&mut self, index: usize, entries: Result<Vec<Entry>, Problem>) -> Verdict {
+    fn replayed(
+        &mut self,
+        index: usize,
+        after: Seq,
+        entries: Result<Vec<Entry>, Problem>,
+    ) -> Verdict {
         let last = self.journal.last();
         if self.clients[index].reads_old.take().is_none_or(|until| until <= self.now) {
             return Ok(()); // it asked again meanwhile
         }
-        let Some(cursor) = &mut self.clients[index].cursor else { return Ok(()) };
+        let cursor = self.clients[index].cursor.as_mut();
+        let Some(cursor) = cursor.filter(|cursor| cursor.after() == after) else {
+            return Ok(()); // the answer to an earlier question, which it did not wait for
+        };
         match entries {
             Ok(entries) => cursor.feed(entries),
             // It reads the state as it is, and follows from there.

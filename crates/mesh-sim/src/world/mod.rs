@@ -161,6 +161,8 @@ pub(crate) struct World {
     link_submissions: BTreeMap<(ClientId, u64), Vec<usize>>,
     /// How far the wall clock of the control plane is off, in microseconds.
     wall_error: i64,
+    /// When the control plane last started, truly and by its own clock; forgotten with the power.
+    mark: Option<(Timestamp, Timestamp)>,
     /// Numbers for lives of agents and links of clients.
     lives: u128,
     journal: Journal,
@@ -223,6 +225,7 @@ impl World {
             clients: Vec::new(),
             link_submissions: BTreeMap::new(),
             wall_error: 0,
+            mark: None,
             lives: 0,
             journal: Journal::default(),
             witness: Witness::default(),

@@ -1,6 +1,6 @@
 //! The control plane of the world: the production engine, and around it what its process would do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +8,7 @@ use mesh_api::agent::{Heartbeat, ToAgent};
 use mesh_api::problem::Problem;
 use mesh_core::model::id::ClusterName;
 use mesh_core::model::time::{Span, Timestamp};
+use mesh_core::snapshot::Snapshot;
 use mesh_core::{Command, Mesh};
 use mesh_server::agents::FRAME_BYTES_MAX;
 use mesh_server::agents::protocol::{self, Heard, SILENCE_BEATS};
@@ -97,8 +98,10 @@ impl World {
         };
         self.read_journal()?;
         self.compare(engine.mesh())?;
+        let truly = self.mark.map(|(then, time)| time.after(self.now.since(then)));
+        let (reckoning, skipped) = Reckoning::resume(self.wall(), engine.mesh().at(), truly);
         self.server = Server {
-            reckoning: Reckoning::start(self.wall(), engine.mesh().at()),
+            reckoning,
             started: self.now,
             life: self.server.life + 1,
             free_at: self.now,
@@ -109,9 +112,8 @@ impl World {
         };
         self.stats.lives += 1;
         let now = self.server_time();
-        self.run_engine(|engine| {
-            engine.begin(now);
-        })?;
+        self.mark = Some((self.now, now));
+        self.run_engine(|engine| engine.begin(now, skipped))?;
         self.read_journal()?;
         for index in 0..self.agents.len() {
             let add = self.add_cluster(index);
@@ -194,7 +196,8 @@ impl World {
             Outcome::Unwound => {
                 self.trace(|| "the power is lost in the commit".into());
                 self.let_out(Span::ZERO)?;
-                self.server_is_gone(true);
+                let silently = self.dice.bool();
+                self.server_is_gone(silently);
                 Ok(())
             }
             Outcome::Panicked(why) => Err(Violation::new(Law::NoPanic, why)),
@@ -349,6 +352,7 @@ impl World {
         self.server.greeting.clear();
         self.server.links.clear();
         if silently {
+            self.lose_time();
             self.vanish(End::Server);
         } else {
             let open: Vec<ConnId> = self.net.conns.keys().copied().collect();
@@ -359,6 +363,17 @@ impl World {
         self.clients_lose(lost);
         let down = Span::from_millis(self.dice.u64(10..5_000));
         self.after(down, Happening::Restart);
+    }
+
+    /// A machine that starts again can't tell how long it was off but by its wall clock: in this world
+    /// that one was right.
+    fn lose_time(&mut self) {
+        let error = |late: Timestamp, early: Timestamp| {
+            i64::try_from(late.since(early).micros()).unwrap_or(i64::MAX)
+        };
+        let time = self.server_time();
+        self.wall_error = error(time, self.now) - error(self.now, time);
+        self.mark = None;
     }
 
     /// The control plane ends as it should.
@@ -411,9 +426,7 @@ impl World {
     /// The state that decides must be the one that the journal leads to.
     pub(super) fn compare(&self, mesh: &Mesh) -> Verdict {
         let (live, replayed) = (mesh.snapshot(), self.shadow.snapshot());
-        law(Law::ReplayEqualsLive, live == replayed, || {
-            format!("live {live:?}\nreplayed {replayed:?}")
-        })?;
+        law(Law::ReplayEqualsLive, live == replayed, || difference(&live, &replayed))?;
         self.shadow.check().map_err(|wrong| Violation::new(Law::ReplayEqualsLive, wrong.join("; ")))
     }
 
@@ -423,4 +436,25 @@ impl World {
         let (reply, _nobody) = oneshot::channel();
         Ask::Commands { commands: vec![Command::AddCluster(name, spec)], reply }
     }
+}
+
+/// In what two states differ.
+fn difference(live: &Snapshot, replayed: &Snapshot) -> String {
+    fn lines<T: std::fmt::Debug>(of: &[T]) -> BTreeSet<String> {
+        of.iter().map(|one| format!("{one:?}")).collect()
+    }
+    let all = |state: &Snapshot| {
+        let mut all = lines(&state.tasks);
+        all.extend(lines(&state.specs));
+        all.extend(lines(&state.clusters));
+        all.extend(lines(&state.leases));
+        all.extend(state.code.iter().map(|code| format!("{code:?}")));
+        let (next, forgotten) = (state.next, (state.forgotten, state.forgotten_until));
+        all.insert(format!("{:?} {next:?} {forgotten:?}", state.at));
+        all
+    };
+    let (live, replayed) = (all(live), all(replayed));
+    let only: Vec<_> = live.difference(&replayed).cloned().collect();
+    let other: Vec<_> = replayed.difference(&live).cloned().collect();
+    format!("live {}; replayed {}", only.join(", "), other.join(", "))
 }

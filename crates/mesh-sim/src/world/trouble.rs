@@ -62,7 +62,9 @@ impl World {
             | Fault::ForeignUse => self.trouble_cluster(fault),
             Fault::ClockJump => {
                 let hours = self.dice.i64(-5..=5);
-                self.wall_error += hours * 3_600_000_000;
+                if self.mark.is_some() {
+                    self.wall_error += hours * 3_600_000_000;
+                }
                 Ok(())
             }
             Fault::ClusterChange | Fault::ClusterRemoved => {
@@ -226,7 +228,10 @@ impl World {
         self.net.parted.clear();
         self.server.commit = Span::from_millis(1);
         // A store that failed stays so until the operator restarts it.
-        self.stop_cleanly()?;
+        let failed = self.server.engine.as_ref().is_some_and(|e| e.tail().trouble().is_some());
+        if failed || self.dice.bool() {
+            self.stop_cleanly()?;
+        }
         for index in 0..self.agents.len() {
             self.set_frozen(index, false)?;
             self.agent_up(index)?;

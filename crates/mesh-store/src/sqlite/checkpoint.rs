@@ -1,5 +1,8 @@
-//! Empties the write-ahead log beside the commits, so that no commit has to wait for it.
+//! Empties the write-ahead log beside the commits, so that no commit has to wait for it, and sees to it
+//! that commits write over what is there: a sync after the file became longer takes twice as long.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,9 +10,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::file::{Access, Database};
+use super::file::{Access, Database, beside};
 use super::shared::Shared;
-use crate::{Result, StoreError};
+use crate::{Result, Space, StoreError};
 
 /// Bytes of the log after which it is emptied.
 const EVERY_BYTES: usize = mesh_fail::sooner(8 << 20, 1 << 20);
@@ -18,6 +21,13 @@ const COMMIT_BYTES: usize = 16 << 10;
 /// Pages in the log from which it is started over, so that it does not grow while commits keep
 /// coming.
 const START_OVER_PAGES: i64 = mesh_fail::sooner(4_096, 256);
+
+/// Bytes to which the log is made longer at the start: what it grows to before it is started over.
+const GROWN_BYTES: u64 = 20 << 20;
+/// Bytes of that in one step.
+const GROW_STEP: usize = 1 << 20;
+/// Room on the disk that is worth more than speed.
+const LEAVE_FREE: u64 = 256 << 20;
 
 /// A thread that copies what is in the log to its place in the file. Dropped after the last
 /// [`Wake`], it is waited for.
@@ -74,6 +84,10 @@ impl Drop for Checkpointer {
 }
 
 fn run(db: &Database, woken: &Receiver<()>, shared: &Shared) {
+    if let Err(error) = grow(&beside(&db.path, "-wal"), shared) {
+        // It grows with the commits then, which take longer for it.
+        tracing::debug!(%error, "write-ahead log not made longer");
+    }
     while woken.recv().is_ok() {
         let Err(error) = shared.poison_if_grave(empty(db, shared)) else { continue };
         tracing::warn!(%error, "cannot empty the write-ahead log");
@@ -98,6 +112,28 @@ fn empty(db: &Database, shared: &Shared) -> Result<()> {
     mesh_fail::pass("store.checkpoint.before_restart");
     checkpoint(db, "PRAGMA wal_checkpoint(RESTART)")?;
     mesh_fail::pass("store.checkpoint.after_restart");
+    Ok(())
+}
+
+/// Makes the log longer, by zeros behind what is in it: no frame begins like that, so that for all who
+/// read it, it ends where it did. Nobody writes to it during a step.
+fn grow(log: &Path, shared: &Shared) -> std::io::Result<()> {
+    let file = OpenOptions::new().write(true).open(log)?;
+    let zeros = vec![0; GROW_STEP];
+    loop {
+        let turn = shared.guest_turn();
+        let length = file.metadata()?.len();
+        if length >= GROWN_BYTES || shared.is_closing() || Space::of(log)?.free < LEAVE_FREE {
+            break;
+        }
+        file.write_all_at(&zeros, length)?;
+        drop(turn);
+        // Nobody may go on after a sync that failed, whoever asked for it.
+        let synced = file.sync_data().map_err(|error| StoreError::io(log, "sync", error));
+        if shared.poison_if_grave(synced).is_err() {
+            break;
+        }
+    }
     Ok(())
 }
 

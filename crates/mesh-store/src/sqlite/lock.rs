@@ -32,6 +32,11 @@ impl Lock {
     }
 }
 
+/// Whether this process has the store, or had it last.
+pub(super) fn is_ours(path: &Path) -> bool {
+    File::open(path).is_ok_and(|mut file| read_pid(&mut file) == Some(std::process::id()))
+}
+
 fn write_pid(file: &mut File) -> std::io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;

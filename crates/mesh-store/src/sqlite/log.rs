@@ -59,22 +59,23 @@ fn scan(log: &mut impl Read) -> std::io::Result<Result<LogEnd, u64>> {
     let frame_bytes = u64::try_from(frame.len()).unwrap_or(u64::MAX);
     let mut end = LogEnd::default();
     let mut at = u64::try_from(HEADER_BYTES).unwrap_or(u64::MAX);
-    let mut commit_ended = at;
+    let (mut whole_to, mut commit_ended) = (at, at);
     let mut bad = None;
-    let mut commits_after = 0;
+    let (mut frames_after, mut commits_after) = (0_u64, 0_u64);
     while fill(log, &mut frame)? {
-        if !chain.is_of_this_log(&frame) {
-            break; // Left from before the log was started over.
-        }
+        let is_ours = chain.is_of_this_log(&frame);
         let is_commit = number(&frame, 4) != Some(0);
-        if bad.is_some() {
-            commits_after += u64::from(is_commit);
-        } else if !chain.accepts(&frame) {
-            bad = Some(at);
-            commits_after += u64::from(is_commit);
-        } else if is_commit {
-            end.commits += 1;
-            commit_ended = at + frame_bytes;
+        if bad.is_none() && is_ours && chain.accepts(&frame) {
+            whole_to = at + frame_bytes;
+            if is_commit {
+                end.commits += 1;
+                commit_ended = whole_to;
+            }
+        } else {
+            // What is left from before the log was started over is not of this log; nor are zeros.
+            bad = bad.or(Some(at));
+            frames_after += u64::from(is_ours);
+            commits_after += u64::from(is_ours && is_commit);
         }
         at += frame_bytes;
     }
@@ -82,7 +83,8 @@ fn scan(log: &mut impl Read) -> std::io::Result<Result<LogEnd, u64>> {
     if let Some(bad) = bad.filter(|_| commits_after > 1) {
         return Ok(Err(bad));
     }
-    end.torn_at = (at > commit_ended).then_some(commit_ended);
+    let is_torn = frames_after > 0 || whole_to > commit_ended;
+    end.torn_at = is_torn.then_some(commit_ended);
     Ok(Ok(end))
 }
 
@@ -173,7 +175,15 @@ mod tests {
             let events = vec![Event::Released(LeaseId(number)); 3];
             store.append(&Batch { events, ..Batch::default() }).unwrap();
         }
-        std::fs::read(dir.path().join("mesh.db-wal")).unwrap()
+        without_zeros(std::fs::read(dir.path().join("mesh.db-wal")).unwrap())
+    }
+
+    /// Cuts off what was only made longer.
+    fn without_zeros(mut log: Vec<u8>) -> Vec<u8> {
+        let written = log.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let frames = (written - HEADER_BYTES).div_ceil(FRAME_BYTES + 4_096);
+        log.truncate(HEADER_BYTES + frames * (FRAME_BYTES + 4_096));
+        log
     }
 
     fn end_of(mut log: &[u8]) -> Result<LogEnd, u64> {
@@ -208,7 +218,7 @@ mod tests {
         let found = end_of(&last).unwrap();
         assert_eq!(found.commits, 4);
         assert!(found.torn_at.is_some());
-        for at in [0, 20, HEADER_BYTES + FRAME_BYTES + 7, log.len() / 2] {
+        for at in [0, 20, HEADER_BYTES + 9, HEADER_BYTES + FRAME_BYTES + 7, log.len() / 2] {
             let mut damaged = log.clone();
             damaged[at] ^= 1;
             let place = end_of(&damaged).unwrap_err();

@@ -76,7 +76,9 @@ impl SqliteStore {
     /// `None` when there is none.
     pub fn open_read_only(dir: &Path) -> Result<Option<StoreReader>> {
         let path = file_in(dir);
-        if !file::recognise(&path)? {
+        // Where this process is the owner, it has looked already, and must not look again: closing a
+        // file takes back all locks that the process has on it, those of SQLite included.
+        if !lock::is_ours(&dir.join(LOCK_NAME)) && !file::recognise(&path)? {
             return Ok(None);
         }
         Database::open(&path, Access::Inspector).map(|db| Some(StoreReader { db }))
@@ -342,6 +344,50 @@ mod tests {
         store.save_snapshot(3, &large, 3).unwrap();
         assert_eq!(store.load_snapshot().unwrap(), Some((3, large)));
         assert_eq!(store.oldest_seq().unwrap(), 0);
+    }
+
+    /// How many locks there are on a file, of whatever kind.
+    #[cfg(target_os = "linux")]
+    fn locks_on(path: &Path) -> usize {
+        use std::os::unix::fs::MetadataExt;
+
+        let inode = std::fs::metadata(path).unwrap().ino().to_string();
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        let on = |line: &&str| line.split([' ', ':']).any(|word| word == inode);
+        locks.lines().filter(on).count()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn looking_at_a_store_in_its_own_process_leaves_its_locks() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = SqliteStore::open(dir.path()).unwrap();
+        store.append(&batch(100)).unwrap();
+        let before = locks_on(&dir.path().join(FILE_NAME));
+        assert!(before > 0, "SQLite holds a lock as long as it is open");
+        drop(SqliteStore::open_read_only(dir.path()).unwrap().unwrap());
+        assert_eq!(locks_on(&dir.path().join(FILE_NAME)), before);
+    }
+
+    #[test]
+    fn the_log_is_long_before_commits_need_it_and_stays_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = SqliteStore::open(dir.path()).unwrap();
+        let log = dir.path().join("mesh.db-wal");
+        store.append(&batch(100)).unwrap();
+        while log.metadata().unwrap().len() < 20 << 20 {
+            std::thread::yield_now();
+        }
+        assert_eq!(store.append(&batch(100)).unwrap(), 6);
+        let reader = SqliteStore::open_read_only(dir.path()).unwrap().unwrap();
+        assert_eq!(reader.last_seq().unwrap(), 6);
+        let crashed = tempfile::tempdir().unwrap();
+        for name in [FILE_NAME, "mesh.db-wal"] {
+            std::fs::copy(dir.path().join(name), crashed.path().join(name)).unwrap();
+        }
+        let end = examine_log(crashed.path()).unwrap();
+        assert_eq!(end, LogEnd { commits: 2, torn_at: None });
+        assert_eq!(SqliteStore::open(crashed.path()).unwrap().last_seq(), 6);
     }
 
     #[test]

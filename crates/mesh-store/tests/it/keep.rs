@@ -79,11 +79,12 @@ fn variant(event: &Event) -> &'static str {
         Event::LateReport(..) => "LateReport",
         Event::Forgotten(..) => "Forgotten",
         Event::CodeForgotten(..) => "CodeForgotten",
+        Event::ClockSkipped(..) => "ClockSkipped",
     }
 }
 
 /// How many variants [`variant`] names.
-const VARIANTS: usize = 24;
+const VARIANTS: usize = 25;
 
 #[test]
 fn every_event_is_in_the_sample() {
@@ -191,10 +192,10 @@ fn a_snapshot_of_many_parts_comes_back() {
 fn a_snapshot_of_the_future_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = filled(dir.path());
-    let refusal = store.save_snapshot(35, &sample::snapshot(), 0).unwrap_err();
+    let refusal = store.save_snapshot(36, &sample::snapshot(), 0).unwrap_err();
     assert_eq!(
         refusal.to_string(),
-        "a snapshot at event 35 was given, the journal ends at event 34"
+        "a snapshot at event 36 was given, the journal ends at event 35"
     );
 }
 
@@ -248,7 +249,7 @@ fn a_reader_sees_what_its_owner_commits() {
     let reader = SqliteStore::open_read_only(dir.path()).unwrap().unwrap();
     assert_eq!(reader.last_seq().unwrap(), sample::LAST);
     store.append(&sample::batches()[3]).unwrap();
-    assert_eq!(reader.last_seq().unwrap(), sample::LAST + 4);
+    assert_eq!(reader.last_seq().unwrap(), sample::LAST + 5);
     assert_eq!(reader.data(TaskId(1), Side::Payload).unwrap(), Some(sample::payload()));
     drop(store);
     assert_eq!(reader.oldest_seq().unwrap(), 1);

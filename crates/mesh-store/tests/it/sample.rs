@@ -29,7 +29,7 @@ const UUID: u128 = 0x0193_b2c4_7a1e_7c3d_8e4f_0123_4567_89ab;
 /// When the sample happened.
 pub(crate) const AT: Timestamp = Timestamp::from_micros(1_795_000_000_000_000);
 /// The last event of [`batches`].
-pub(crate) const LAST: u64 = 34;
+pub(crate) const LAST: u64 = 35;
 /// The digest of [`code`].
 pub(crate) const CODE: Digest = Digest([0xab; 32]);
 
@@ -154,6 +154,7 @@ fn task_events() -> Vec<Event> {
         Event::Forgotten(vec![TaskId(1), TaskId(u64::MAX)]),
         Event::Forgotten(Vec::new()),
         Event::CodeForgotten(vec![CODE]),
+        Event::ClockSkipped(Span::from_secs(7)),
     ]
 }
 

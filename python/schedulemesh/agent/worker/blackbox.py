@@ -10,12 +10,17 @@ import contextlib
 import marshal
 import os
 import re
+import struct
 import tempfile
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
-LENGTH_BYTES = 4
+# Before each record: its length, 0 for the end, and its checksum.
+HEAD = "<II"
+HEAD_BYTES = 8
+END = bytes(HEAD_BYTES)
 NAME = re.compile(r"schedulemesh-(\d+)-[0-9a-f]+\.[01]")
 
 
@@ -26,25 +31,36 @@ def box_folder() -> Path:
 
 
 class BlackBox:
-    """Is the writer: two files in turn, because two batches may be on their way back at once."""
+    """Is the writer: two files in turn, because two batches may be on their way back at once.
+
+    A batch is written over an older one, which is several times faster than to empty the file
+    first. So a checksum, which begins with the batch's number, tells its records from what is left
+    of others, and from one during whose writing the process was killed.
+    """
 
     RECORD_MAX = 64 << 10
+    # What a file may keep of the memory that it has had.
+    KEPT_MAX = 1 << 20
 
     def __init__(self) -> None:
         folder = box_folder()
         sweep(folder)
         stem = f"schedulemesh-{os.getpid()}-{os.urandom(8).hex()}"
         self.paths = [str(folder / f"{stem}.{turn}") for turn in (0, 1)]
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
         self._files = [os.open(path, flags, 0o600) for path in self.paths]
         self._file = self._files[0]
+        self._at = self._batch = 0
         self.silent = False
 
     def begin(self, batch: int) -> None:
         """Start a batch, over the one before the last."""
         self._file = self._files[batch % 2]
-        os.ftruncate(self._file, 0)
+        if os.fstat(self._file).st_size > self.KEPT_MAX:
+            os.ftruncate(self._file, 0)
+        self._at = self._batch = 0
         self._write(("begun", batch))
+        self._batch = batch
 
     def add(self, result: tuple[Any, ...]) -> None:
         """Write down a result; of one that lies in the object store, only that it is lost."""
@@ -61,7 +77,9 @@ class BlackBox:
             raise ValueError
         # A full disk costs exactness after a death, nothing else.
         with contextlib.suppress(OSError):
-            os.write(self._file, len(body).to_bytes(LENGTH_BYTES, "little") + body)
+            packed = struct.pack(HEAD, len(body), zlib.crc32(body, self._batch)) + body
+            if os.pwrite(self._file, packed + END, self._at) == len(packed) + len(END):
+                self._at += len(packed)
 
 
 def read_boxes(paths: list[str], *, remove: bool) -> tuple[list[int], list[tuple[Any, ...]]] | None:
@@ -87,14 +105,16 @@ def read_boxes(paths: list[str], *, remove: bool) -> tuple[list[int], list[tuple
 
 def read_records(data: bytes) -> list[tuple[Any, ...]]:
     """Return the whole records of a box; the last one may be torn."""
-    records = []
-    at = 0
-    while at + LENGTH_BYTES <= len(data):
-        length = int.from_bytes(data[at : at + LENGTH_BYTES], "little")
-        at += LENGTH_BYTES
-        if at + length > len(data):
+    records: list[tuple[Any, ...]] = []
+    at = batch = 0
+    while at + HEAD_BYTES <= len(data):
+        length, checksum = struct.unpack_from(HEAD, data, at)
+        at += HEAD_BYTES
+        body = data[at : at + length]
+        if not length or len(body) < length or zlib.crc32(body, batch) != checksum:
             break
-        records.append(marshal.loads(data[at : at + length]))  # noqa: S302 - our own file
+        records.append(marshal.loads(body))  # noqa: S302 - our own file
+        batch = records[0][1]
         at += length
     return records
 

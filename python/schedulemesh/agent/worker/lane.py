@@ -78,6 +78,8 @@ class Lane:
         self._begun = -1
         self._refused: set[int] = set()
         self._inline_max = 0
+        # The one that the environment names.
+        self._attempt = 0
         os.environ["SCHEDULEMESH_CLUSTER"] = cluster
         # An agent that runs as a Ray job has it in its environment, which its workers inherit.
         os.environ.pop("SCHEDULEMESH_TOKEN", None)
@@ -234,7 +236,9 @@ class Lane:
         if len(self._slots) == 1:
             # Of several at a time, none could have the environment for itself.
             os.environ["SCHEDULEMESH_TASK"] = f"t{task}"
-            os.environ["SCHEDULEMESH_ATTEMPT"] = str(attempt)
+            if attempt != self._attempt:
+                self._attempt = attempt
+                os.environ["SCHEDULEMESH_ATTEMPT"] = str(attempt)
         try:
             value = self.perform(what, payload)
             if inspect.iscoroutine(value):
