@@ -86,6 +86,7 @@ pub(crate) async fn serve(board: Arc<Board>, cluster: String, seed: u64) {
 
 impl Agent {
     /// Links, and works until the link breaks or its life is over.
+    #[expect(clippy::cognitive_complexity, reason = "one select, and each `?` counts")]
     async fn link(&mut self, frames: &mut u64) -> Option<()> {
         self.later.clear(); // all of it is sent again on a new link
         let mut link = Link::dial(&self.board, "/v1/link/agent").await?;
@@ -196,7 +197,11 @@ impl Agent {
             DataFrame::None => Bytes::new(),
         };
         let Some(recipe) = Recipe::of_payload(&payload) else {
-            let what = format!("t{} was sent {} bytes that are not its arguments", task.task, payload.len());
+            let what = format!(
+                "t{} was sent {} bytes that are not its arguments",
+                task.task,
+                payload.len()
+            );
             self.board.note(Fact::Wrong(Violation::new(Law::ResultAsStored, what)));
             return None;
         };
@@ -263,7 +268,8 @@ impl Agent {
                     traceback: String::new(),
                 };
                 let details = DataFrame::Inline(bytes);
-                self.report(link, token, Happened::Failed { run_us: 1_000, error, details }).await?;
+                self.report(link, token, Happened::Failed { run_us: 1_000, error, details })
+                    .await?;
             } else if bytes.len() > mesh_api::INLINE_MAX {
                 self.uploaded += 1;
                 self.uploads.insert(self.uploaded, Upload { token, bytes });
