@@ -36,6 +36,8 @@ pub const POINTS: &[&str] = &[
     "state.announce.before_sync",
     "state.announce.before_rename",
     "state.announce.after_rename",
+    "state.clock.before_write",
+    "state.clock.after_write",
     "store.create.before_schema",
     "store.create.after_schema",
     "store.create.before_rename",

@@ -75,6 +75,7 @@ pub(crate) fn clock_mark(dir: &Path) -> Option<Mark> {
 /// Leaves for the next server what it needs to tell the time. Without it, it goes by the wall clock.
 pub(crate) fn keep_clock_mark(dir: &Path, mark: Option<&Mark>) {
     let path = dir.join(CLOCK_FILE);
+    mesh_fail::pass("state.clock.before_write");
     let kept = match mark.map(serde_json::to_vec) {
         Some(Ok(text)) => fs::write(&path, text),
         Some(Err(_)) | None => fs::remove_file(&path),
@@ -85,6 +86,7 @@ pub(crate) fn keep_clock_mark(dir: &Path, mark: Option<&Mark>) {
     }) {
         tracing::warn!(%error, path = %path.display(), "the time was not noted for the next start");
     }
+    mesh_fail::pass("state.clock.after_write");
 }
 
 /// A state directory that this process owns until the value is dropped.

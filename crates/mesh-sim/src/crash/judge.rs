@@ -16,8 +16,16 @@ use super::stuff::Recipe;
 use crate::history::{Journal, Law, Verdict, Violation, Witness, law};
 
 /// What is in a state directory while no server runs, after one that ended in peace.
-const AT_REST: [&str; 7] =
-    ["admin.token", "secret", "server.lock", "mesh.db", "mesh.lock", "reserve", "blobs"];
+const AT_REST: [&str; 8] = [
+    "admin.token",
+    "secret",
+    "server.lock",
+    "mesh.db",
+    "mesh.lock",
+    "reserve",
+    "clock.json",
+    "blobs",
+];
 
 /// The judge of one state directory.
 #[derive(Debug)]
