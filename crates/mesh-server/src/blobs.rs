@@ -17,7 +17,8 @@ use tokio::fs::{self, File};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 
 /// How long a blob that nothing refers to is kept: long enough to be submitted after its upload.
-const UNUSED_FOR: Duration = Duration::from_hours(1);
+const UNUSED_FOR: Duration =
+    mesh_fail::sooner(Duration::from_hours(1), Duration::from_secs(20));
 /// Where blobs are written until they are complete.
 const UNFINISHED: &str = "tmp";
 
@@ -64,6 +65,7 @@ impl Blobs {
         let mut options = fs::OpenOptions::new();
         let file = options.write(true).create_new(true).mode(0o600).open(&path).await;
         let file = file.map_err(|error| failed("begin", &error))?;
+        mesh_fail::pass("blob.create");
         let hasher = blake3::Hasher::new();
         Ok(BlobWriter { dir: self.dir.clone(), path, file, hasher, size: 0, finished: false })
     }
@@ -93,6 +95,7 @@ impl Blobs {
         let file = fs::OpenOptions::new().write(true).open(self.path(id)).await;
         let file = file.map_err(|error| missing(id, &error))?.into_std().await;
         let size = file.metadata().map_err(|error| failed("read", &error))?.len();
+        mesh_fail::pass("blob.claim");
         let touched = file.set_modified(std::time::SystemTime::now());
         touched.map(|()| size).map_err(|error| failed("claim", &error))
     }
@@ -115,7 +118,9 @@ impl Blobs {
             let Some(id) = id.filter(|id| !used.contains(id)) else { continue };
             let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
             if age > UNUSED_FOR {
+                mesh_fail::pass("blob.collect.before_delete");
                 std::fs::remove_file(self.path(id))?;
+                mesh_fail::pass("blob.collect.after_delete");
                 collected += 1;
             }
         }
@@ -131,6 +136,7 @@ impl BlobWriter {
     /// Appends bytes.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Problem> {
         self.hasher.update(bytes);
+        mesh_fail::fault("blob.write").map_err(|error| failed("write", &error))?;
         self.file.write_all(bytes).await.map_err(|error| failed("write", &error))?;
         self.size += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         Ok(())
@@ -161,12 +167,16 @@ impl BlobWriter {
     async fn finish_as(mut self, id: BlobId) -> Result<(BlobId, u64), Problem> {
         let failed = |error: &io::Error| failed("finish", error);
         self.file.flush().await.map_err(|error| failed(&error))?;
+        mesh_fail::fault("blob.before_sync").map_err(|error| failed(&error))?;
         self.file.sync_all().await.map_err(|error| failed(&error))?;
+        mesh_fail::pass("blob.before_rename");
         let path = self.dir.join(blob_text(id));
         fs::rename(&self.path, path).await.map_err(|error| failed(&error))?;
         self.finished = true;
+        mesh_fail::pass("blob.before_dir_sync");
         let dir = File::open(&self.dir).await.map_err(|error| failed(&error))?;
         dir.sync_all().await.map_err(|error| failed(&error))?;
+        mesh_fail::pass("blob.after_dir_sync");
         Ok((id, self.size))
     }
 }

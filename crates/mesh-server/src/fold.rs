@@ -13,9 +13,10 @@ use crate::handle::Handle;
 
 /// The journal is folded when it holds so many events that the snapshot does not, or as many as there
 /// are tasks, whichever is more: the larger the snapshot, the more it must be worth.
-const EVENTS_MIN: u64 = 200_000;
+const EVENTS_MIN: u64 = mesh_fail::sooner(200_000, 400);
 /// How often that is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration =
+    mesh_fail::sooner(Duration::from_secs(5), Duration::from_millis(100));
 
 /// Folds the journal of a state directory now and then, until the driver ends.
 pub(crate) async fn fold_journal(
@@ -32,7 +33,7 @@ pub(crate) async fn fold_journal(
         let Ok(tasks) = handle.read(|mesh, _now| mesh.len()).await else { return };
         let tasks = u64::try_from(tasks).unwrap_or(u64::MAX);
         let grown = handle.shared.tail.last().saturating_sub(handle.shared.tail.folded());
-        if grown < EVENTS_MIN.max(tasks) {
+        if grown < mesh_fail::sooner(EVENTS_MIN.max(tasks), EVENTS_MIN) {
             continue;
         }
         let dir = dir.clone();
@@ -68,7 +69,9 @@ fn fold(
     writer: &mut dyn SnapshotWriter,
 ) -> Result<Option<Seq>, StoreError> {
     let Some((seq, mesh)) = replayed(dir, limits)? else { return Ok(None) };
+    mesh_fail::pass("server.fold.replayed");
     writer.save(seq, &mesh.snapshot(), seq.saturating_sub(EVENTS_KEPT))?;
+    mesh_fail::pass("server.fold.after");
     Ok(Some(seq))
 }
 

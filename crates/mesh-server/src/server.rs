@@ -26,10 +26,12 @@ use crate::packages;
 use crate::state_dir::StateDir;
 
 /// How often blobs that nothing refers to are looked for.
-const COLLECT_EVERY: Duration = Duration::from_mins(10);
+const COLLECT_EVERY: Duration =
+    mesh_fail::sooner(Duration::from_mins(10), Duration::from_millis(500));
 
 /// How long after the start they are first looked for.
-const COLLECT_AFTER: Duration = Duration::from_hours(1);
+const COLLECT_AFTER: Duration =
+    mesh_fail::sooner(Duration::from_hours(1), Duration::from_millis(200));
 
 /// How a server is started.
 #[derive(Debug)]

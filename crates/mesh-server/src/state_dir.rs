@@ -26,6 +26,15 @@ const CLOCK_FILE: &str = "clock.json";
 /// The file from which the tokens of agents are derived.
 const SECRET_FILE: &str = "secret";
 
+/// The failpoints of a file that is written whole.
+type Points = [&'static str; 3];
+const TOKEN_POINTS: Points =
+    ["state.token.before_sync", "state.token.before_rename", "state.token.after_rename"];
+const SECRET_POINTS: Points =
+    ["state.secret.before_sync", "state.secret.before_rename", "state.secret.after_rename"];
+const ANNOUNCE_POINTS: Points =
+    ["state.announce.before_sync", "state.announce.before_rename", "state.announce.after_rename"];
+
 /// What the running server says about itself, in `DIR/server.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerInfo {
@@ -97,9 +106,9 @@ impl StateDir {
         builder.create(path).map_err(|error| failed("can't be created", &error))?;
         let path = path.canonicalize().map_err(|error| failed("can't be found", &error))?;
         let lock = lock(&path)?;
-        let admin = secret_line(&path.join(ADMIN_TOKEN_FILE), "smt_");
+        let admin = secret_line(&path.join(ADMIN_TOKEN_FILE), "smt_", TOKEN_POINTS);
         let admin = admin.map_err(|error| failed("can't hold a token", &error))?;
-        let secret = secret_line(&path.join(SECRET_FILE), "");
+        let secret = secret_line(&path.join(SECRET_FILE), "", SECRET_POINTS);
         let secret = secret.map_err(|error| failed("can't hold a secret", &error))?;
         Ok(Self { tokens: Tokens::new(&admin, &secret), path, announced: false, _lock: lock })
     }
@@ -134,7 +143,7 @@ impl StateDir {
             embedded,
         };
         let text = serde_json::to_vec(&info).map_err(io::Error::other)?;
-        write_whole(&self.path.join(SERVER_FILE), &text)?;
+        write_whole(&self.path.join(SERVER_FILE), &text, ANNOUNCE_POINTS)?;
         self.announced = true;
         Ok(())
     }
@@ -185,7 +194,7 @@ fn unusable(path: &Path, what: &str, error: &io::Error) -> Problem {
 }
 
 /// Reads the one line of a file, or makes it up at random and keeps it.
-fn secret_line(path: &Path, prefix: &str) -> io::Result<String> {
+fn secret_line(path: &Path, prefix: &str, points: Points) -> io::Result<String> {
     match fs::read_to_string(path) {
         Ok(text) if text.trim().len() >= 64 => return Ok(text.trim().to_owned()),
         Ok(_short) => {
@@ -199,18 +208,22 @@ fn secret_line(path: &Path, prefix: &str) -> io::Result<String> {
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     let hex = blake3::Hash::from_bytes(random).to_hex();
     let line = format!("{prefix}{hex}");
-    write_whole(path, format!("{line}\n").as_bytes())?;
+    write_whole(path, format!("{line}\n").as_bytes(), points)?;
     Ok(line)
 }
 
 /// Writes a file that only its owner may read, whole or not at all, and durably.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_whole(path: &Path, bytes: &[u8], points: Points) -> io::Result<()> {
+    let [before_sync, before_rename, after_rename] = points;
     let aside = path.with_extension("new");
     let mut options = OpenOptions::new();
     let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&aside)?;
     file.write_all(bytes)?;
+    mesh_fail::pass(before_sync);
     file.sync_all()?;
+    mesh_fail::pass(before_rename);
     fs::rename(&aside, path)?;
+    mesh_fail::pass(after_rename);
     match path.parent() {
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),

@@ -12,6 +12,7 @@
 )]
 
 pub mod canary;
+pub mod crash;
 pub mod history;
 mod panics;
 pub mod plan;

@@ -37,13 +37,17 @@ impl Reserve {
         if disk.free < bytes.saturating_mul(2) {
             return Ok(false);
         }
+        mesh_fail::pass("store.reserve.before_hold");
         let taken = private(&self.path).and_then(|file| take_room(&file, bytes));
         if taken.is_err() {
             self.release();
         }
         match taken {
             Err(error) if error.kind() == ErrorKind::StorageFull => Ok(false),
-            taken => taken.map(|()| self.holds(bytes)),
+            taken => {
+                mesh_fail::pass("store.reserve.after_hold");
+                taken.map(|()| self.holds(bytes))
+            }
         }
     }
 
@@ -55,8 +59,12 @@ impl Reserve {
     /// Gives the room up. Whether there was any.
     pub(crate) fn release(&self) -> bool {
         let had_room = fs::metadata(&self.path).is_ok_and(|file| file.blocks() > 0);
+        mesh_fail::pass("store.reserve.before_release");
         match fs::remove_file(&self.path) {
-            Ok(()) => had_room,
+            Ok(()) => {
+                mesh_fail::pass("store.reserve.after_release");
+                had_room
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => false,
             Err(error) => {
                 tracing::warn!(%error, path = %self.path.display(), "reserve not given up");

@@ -4,7 +4,7 @@ use mesh_api::problem::Problem;
 use mesh_api::v1::ConfigView;
 use mesh_server::Server;
 use mesh_server::config::{Config, LogFormat, Sources};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::Session;
@@ -24,6 +24,8 @@ pub(super) async fn serve(session: &Session, args: &ServeArgs) -> Result<Exit, P
     }
     start_logging(&config)?;
     let state_dir = config.state_dir.clone();
+    // Before anybody can find the server: who asks it to end while it starts is heard as well.
+    let mut told_to_stop = ToldToStop::listen()?;
     let mut server = Server::start(config).await?;
     print::say(&format!(
         "control plane at {}\nstate and admin token in {}",
@@ -31,7 +33,7 @@ pub(super) async fn serve(session: &Session, args: &ServeArgs) -> Result<Exit, P
         state_dir.display()
     ));
     tokio::select! {
-        told = until_told_to_stop() => told?,
+        () = told_to_stop.wait() => {}
         () = server.wait() => {
             server.shutdown().await;
             return Err(Problem::new(
@@ -78,13 +80,45 @@ fn start_logging(config: &Config) -> Result<(), Problem> {
     started.map_err(|error| Problem::new("INTERNAL", format!("no log: {error}"), ""))
 }
 
-async fn until_told_to_stop() -> Result<(), Problem> {
-    let no_signals = |error: std::io::Error| {
-        Problem::new("INTERNAL", format!("signals cannot be received: {error}"), "")
-    };
-    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(no_signals),
-        _ = terminate.recv() => Ok(()),
+/// The signals by which a server is told to stop: those that come before it waits for them count too.
+struct ToldToStop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl ToldToStop {
+    fn listen() -> Result<Self, Problem> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| {
+                Problem::new("INTERNAL", format!("signals cannot be received: {error}"), "")
+            })
+        };
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_that_comes_before_anybody_waits_for_it_is_heard() {
+        let mut told = ToldToStop::listen().unwrap();
+        let sent = std::process::Command::new("kill")
+            .args(["-TERM", &std::process::id().to_string()])
+            .status()
+            .unwrap();
+        assert!(sent.success());
+        told.wait().await;
     }
 }

@@ -107,6 +107,7 @@ impl BlobDesk {
                 "upload {upload} continues at {size}, not at {offset}"
             )));
         }
+        mesh_fail::pass("agent.blob.part");
         writer.write(&bytes).await?;
         let offset = writer.size();
         let finished = if done { self.uploads.remove(&upload) } else { None };

@@ -174,6 +174,7 @@ impl Reader {
             Heard::Nothing => Ok(()),
             Heard::Said(mut said) => {
                 if let AgentSaid::Reports { items, .. } = &mut said {
+                    mesh_fail::pass("agent.report.heard");
                     claim_results(self.handle.blobs(), items).await;
                 }
                 self.say(said, bytes).await

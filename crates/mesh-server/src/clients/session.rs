@@ -145,6 +145,7 @@ impl Reader {
                 self.handle.send(0, Ask::Watch { client: self.client, tasks }).await
             }
             FromClient::Submit(frame) => {
+                mesh_fail::pass("client.submit.heard");
                 let mut submit = self.prepare(frame)?;
                 claim_blobs(&self.handle, &mut submit.tasks).await;
                 let bytes = submit.tasks.iter().flatten().map(accept_bytes).sum::<usize>()
@@ -156,6 +157,7 @@ impl Reader {
                     tasks.into_iter().map(|task| Command::Cancel(TaskId(task))).collect();
                 let answers = self.handle.ask(0, |reply| Ask::Commands { commands, reply }).await?;
                 let errors = answers.into_iter().map(Result::err).collect();
+                mesh_fail::pass("client.cancelled.before");
                 drop(self.answers.send(ToClient::Cancelled { id, errors }).await);
                 Ok(())
             }
@@ -253,7 +255,10 @@ impl Writer {
     async fn tell(&mut self, notice: Notice) -> bool {
         match notice {
             Notice::Accepted { id, results } => {
-                write(&mut self.sink, &ToClient::Accepted { id, results }).await
+                mesh_fail::pass("client.accepted.before");
+                let written = write(&mut self.sink, &ToClient::Accepted { id, results }).await;
+                mesh_fail::pass("client.accepted.after");
+                written
             }
             Notice::Started(tasks) => {
                 let tasks = tasks.into_iter().map(|task| task.0).collect();
@@ -263,15 +268,20 @@ impl Writer {
                 let tasks = tasks.into_iter().map(unknown).collect();
                 write(&mut self.sink, &ToClient::Ended { tasks }).await
             }
-            Notice::Ended(ends) => self.tell_ends(ends).await,
+            Notice::Ended(ends) => {
+                mesh_fail::pass("client.ended.before");
+                self.tell_ends(ends).await
+            }
         }
     }
 
     async fn tell_ends(&mut self, ends: Vec<EndNotice>) -> bool {
         let (mut tasks, mut size) = (Vec::with_capacity(ends.len()), 0);
         for mut end in ends {
-            if end.bytes.is_none() && matches!(end.result, Data::Inline(_)) {
-                end.bytes = self.handle.data(end.task, Side::Result).await.ok().flatten();
+            if let Err(problem) = fetch(&self.handle, &mut end).await {
+                // The client links again, and asks again: it must not be told what is not so.
+                tracing::warn!(task = %end.task, code = %problem.code, "end not told");
+                return false;
             }
             size += end.size();
             tasks.push(ended(end));
@@ -285,6 +295,14 @@ impl Writer {
         }
         tasks.is_empty() || write(&mut self.sink, &ToClient::Ended { tasks }).await
     }
+}
+
+/// Reads the result of a task that ended, unless it is at hand.
+async fn fetch(handle: &Handle, end: &mut EndNotice) -> Result<(), Problem> {
+    if end.bytes.is_none() && matches!(end.result, Data::Inline(_)) {
+        end.bytes = handle.data(end.task, Side::Result).await?;
+    }
+    Ok(())
 }
 
 fn unknown(task: TaskId) -> EndedTask {
@@ -333,4 +351,29 @@ async fn write(sink: &mut SplitSink<WebSocket, Message>, frame: &ToClient) -> bo
 async fn close(sink: &mut SplitSink<WebSocket, Message>) {
     // The peer may be gone already; then there is nobody to say goodbye to.
     drop(timeout(Duration::from_secs(1), sink.close()).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_result_that_can_not_be_read_any_more_is_not_taken_for_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = mesh_store::SqliteStore::open(dir.path()).unwrap();
+        let settings = crate::driver::Settings::default();
+        let (handle, driver) =
+            crate::driver::start(dir.path(), Box::new(store), settings).unwrap();
+        let mut end = EndNotice {
+            task: TaskId(1),
+            outcome: Outcome::Succeeded,
+            cluster: None,
+            result: Data::Inline(3),
+            bytes: None,
+        };
+        fetch(&handle, &mut end).await.unwrap();
+        handle.clone().kill().await;
+        driver.join().unwrap();
+        assert_eq!(fetch(&handle, &mut end).await.unwrap_err().code, "UNAVAILABLE");
+    }
 }

@@ -103,6 +103,12 @@ pub(super) const OTHER_VARIABLES: &[&str] = &[
     "ATTEMPT",
     "CLUSTER",
     "CONFIG",
+    #[cfg(feature = "failpoints")]
+    "FAILPOINTS",
+    #[cfg(feature = "failpoints")]
+    "FAILPOINTS_COUNTS",
+    #[cfg(feature = "bugs")]
+    "BUG",
     "INCARNATION",
     "SERVER",
     "TASK",

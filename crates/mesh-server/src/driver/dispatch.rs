@@ -113,6 +113,7 @@ impl Seats {
     pub(super) fn acknowledge(&self, cluster: &ClusterName) {
         let heard = self.heard.get(cluster).map(|(_, seq)| *seq);
         if let (Some(seat), Some(seq)) = (self.seats.get(cluster), heard) {
+            mesh_fail::pass("agent.ack.before");
             seat.outbox.push(ToAgent::Ack { seq }, 16);
         }
     }
@@ -156,6 +157,7 @@ impl Engine {
             heartbeat_ms: u64::try_from(self.heartbeat.as_millis()).unwrap_or(u64::MAX),
             inline_max: mesh_api::INLINE_MAX,
         };
+        mesh_fail::pass("agent.welcome.before");
         ask.outbox.push(ToAgent::Welcome(welcome), 64);
         if !bug::is(Bug::KeepStale) {
             stop(&ask.outbox, &self.mesh.stale(cluster, &ask.held));
@@ -172,6 +174,7 @@ impl Engine {
         let (store, books) = (self.store.as_ref(), &mut self.books);
         let desk = Desk { mesh, store, books, unreadable: &mut self.unreadable };
         desk.send(&mut self.seats, effects);
+        mesh_fail::pass("agent.welcome.after");
         drop(ask.reply.send(Ok(()))); // a link that broke meanwhile says so itself
     }
 }

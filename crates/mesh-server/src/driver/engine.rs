@@ -33,7 +33,7 @@ const FULL_RETRY: Span = Span::from_secs(1);
 /// How much room a full disk must have before work goes on.
 const PROBE_BYTES: usize = 1 << 20;
 /// How many events a snapshot leaves in the journal, for those who follow it.
-pub(crate) const EVENTS_KEPT: Seq = 100_000;
+pub(crate) const EVENTS_KEPT: Seq = mesh_fail::sooner(100_000, 20_000);
 
 /// The owner of the state.
 pub struct Engine {
@@ -119,6 +119,7 @@ impl Engine {
     /// The first turn: whatever the journal says, no agent is linked.
     /// `skipped` is how much of the time since the last life did not pass.
     pub fn begin(&mut self, now: Timestamp, skipped: Span) {
+        mesh_fail::pass("engine.begin.before");
         let mut turn = Turn::new(now);
         if !self.store.hold_reserve() {
             self.tighten(now);
@@ -126,6 +127,7 @@ impl Engine {
         // Only commands that name something can be refused.
         drop(self.decide(&mut turn, &Command::Restart { skipped }, None));
         self.finish(turn);
+        mesh_fail::pass("engine.begin.after");
     }
 
     /// One turn: all that was asked, what is due, and one commit. Times must not go back.
@@ -199,10 +201,14 @@ impl Engine {
         self.mesh.take_changes();
         self.misbehave(&mut turn);
         match self.commit(&mut turn) {
-            Ok(()) => self.dispatch(&mut turn),
+            Ok(()) => {
+                self.dispatch(&mut turn);
+                mesh_fail::pass("engine.dispatch.after");
+            }
             Err(problem) => turn.refuse(&problem),
         }
         self.answer(turn);
+        mesh_fail::pass("engine.answer.after");
     }
 
     /// Lets others know too early, in a build that tests whether that would be noticed.
@@ -226,6 +232,7 @@ impl Engine {
         }
         turn.batch.at = turn.now;
         let begun = Instant::now();
+        mesh_fail::pass("engine.commit.before");
         let mut appended = self.store.append(&turn.batch);
         if matches!(appended, Err(StoreError::Full { .. })) && self.store.release_reserve() {
             self.tighten(turn.now);
@@ -233,6 +240,7 @@ impl Engine {
         }
         match appended {
             Ok(last) => {
+                mesh_fail::pass("engine.commit.after");
                 self.metrics.committed(&turn.batch, begun.elapsed());
                 self.show(turn, last);
                 Ok(())
@@ -258,6 +266,7 @@ impl Engine {
         let full = matches!(error, StoreError::Full { .. });
         let problem = if full { store_full(error) } else { store_failed(error) };
         tracing::error!(%error, code = %problem.code, "commit failed");
+        mesh_fail::pass("engine.commit.failed");
         self.seats.leave();
         self.links.close_all();
         if bug::is(Bug::KeepAfterFailure) {
@@ -359,11 +368,13 @@ impl Engine {
             return;
         }
         let kept = seq.saturating_sub(EVENTS_KEPT);
+        mesh_fail::pass("engine.fold.before");
         match self.store.save_snapshot(seq, &self.mesh.snapshot(), kept) {
             Ok(()) => self.tail.set_folded(seq),
             // Nothing depends on it: whether the disk is full or broken shows at the next commit.
             Err(error) => tracing::warn!(%error, "last snapshot not written"),
         }
+        mesh_fail::pass("engine.fold.after");
     }
 }
 

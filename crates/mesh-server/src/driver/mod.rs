@@ -100,6 +100,17 @@ pub fn start(
     Ok((Handle { shared: Arc::new(shared) }, thread))
 }
 
+/// Puts the fault into this thread that `SCHEDULEMESH_BUG` names, in a build that tests the tests.
+fn plant_bug() {
+    #[cfg(feature = "bugs")]
+    if let Ok(word) = std::env::var("SCHEDULEMESH_BUG") {
+        match word.parse() {
+            Ok(bug) => mesh_core::bug::plant(Some(bug)),
+            Err(unknown) => tracing::error!(%unknown, "no fault planted"),
+        }
+    }
+}
+
 /// The thread: waits for what is asked or due, and has the engine take its turns.
 fn run(
     mut engine: Engine,
@@ -107,6 +118,7 @@ fn run(
     clock: &Clock,
     timers: &tokio::runtime::Runtime,
 ) {
+    plant_bug();
     let mut queued = Vec::with_capacity(TURN_MAX);
     let mut goodbye = None;
     while goodbye.is_none() {

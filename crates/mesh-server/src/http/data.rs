@@ -118,6 +118,7 @@ pub(crate) async fn put_package(
     let id = convert::blob_id(&id)?;
     let writer = app.handle.blobs().create().await?;
     let (id, size) = received(writer, request, PACKAGE_MAX).await?.finish_package(id).await?;
+    mesh_fail::pass("http.package.after_keep");
     Ok(Json(BlobView { id: convert::blob_text(id), size }))
 }
 
@@ -198,6 +199,8 @@ pub(crate) async fn put_code(
         let message = format!("the digest of the {} bytes is {found}, not {said}", code.len());
         return Err(Problem::new("INVALID", message, "send the bytes whole and unchanged").into());
     }
+    mesh_fail::pass("http.code.before_keep");
     app.handle.put_code(vec![(said, code)]).await?;
+    mesh_fail::pass("http.code.after_keep");
     Ok(StatusCode::NO_CONTENT)
 }

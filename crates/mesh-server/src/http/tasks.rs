@@ -76,6 +76,7 @@ pub(crate) async fn submit(
             fill(result, answers.next());
         }
     }
+    mesh_fail::pass("http.submit.before_answer");
     Ok(Json(SubmitAnswer { results }))
 }
 
@@ -417,5 +418,6 @@ pub(crate) async fn logs(
 pub(crate) async fn cancel(State(app): State<App>, Name(id): Name) -> Answer<Json<TaskView>> {
     let id = number(&app, &id).await?;
     app.handle.command(Command::Cancel(id)).await?;
+    mesh_fail::pass("http.cancel.before_answer");
     Ok(Json(fetch(&app, Wanted::Id(id)).await?))
 }

@@ -1,6 +1,7 @@
 //! The command line: one file for each command.
 
 mod bugs;
+mod crash;
 mod run;
 mod shrink;
 
@@ -24,6 +25,8 @@ enum Command {
     Bugs(bugs::Bugs),
     /// Find the smallest world in which a seed still breaks a law, and tell its story
     Shrink(shrink::Shrink),
+    /// Kill the real server again and again while it is worked with, and judge what it kept
+    Crash(crash::Crash),
 }
 
 impl Cli {
@@ -33,6 +36,7 @@ impl Cli {
             Command::Run(run) => run.run(),
             Command::Bugs(bugs) => bugs.run(),
             Command::Shrink(shrink) => shrink.run(),
+            Command::Crash(crash) => crash.run(),
         }
     }
 }

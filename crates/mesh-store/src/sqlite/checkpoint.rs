@@ -15,12 +15,12 @@ use super::shared::Shared;
 use crate::{Result, Space, StoreError};
 
 /// Bytes of the log after which it is emptied.
-const EVERY_BYTES: usize = 8 << 20;
+const EVERY_BYTES: usize = mesh_fail::sooner(8 << 20, 1 << 20);
 /// What a commit writes at least: a few pages, whatever is in it.
 const COMMIT_BYTES: usize = 16 << 10;
 /// Pages in the log from which it is started over, so that it does not grow while commits keep
 /// coming.
-const START_OVER_PAGES: i64 = 4_096;
+const START_OVER_PAGES: i64 = mesh_fail::sooner(4_096, 256);
 
 /// Bytes to which the log is made longer at the start: what it grows to before it is started over.
 const GROWN_BYTES: u64 = 20 << 20;
@@ -101,13 +101,17 @@ fn run(db: &Database, woken: &Receiver<()>, shared: &Shared) {
 /// started over: that commits have to wait for, and so all but what they added in the meantime is
 /// copied before.
 fn empty(db: &Database, shared: &Shared) -> Result<()> {
+    mesh_fail::pass("store.checkpoint.begin");
     let (pages, copied) = checkpoint(db, "PRAGMA wal_checkpoint(PASSIVE)")?;
+    mesh_fail::pass("store.checkpoint.copied");
     if pages < START_OVER_PAGES || copied < pages {
         return Ok(());
     }
     checkpoint(db, "PRAGMA wal_checkpoint(PASSIVE)")?;
     let _turn = shared.guest_turn();
+    mesh_fail::pass("store.checkpoint.before_restart");
     checkpoint(db, "PRAGMA wal_checkpoint(RESTART)")?;
+    mesh_fail::pass("store.checkpoint.after_restart");
     Ok(())
 }
 

@@ -210,9 +210,13 @@ pub(super) fn create(path: &Path) -> Result<()> {
     }
     let failed = |error| StoreError::io(&draft, "create", error);
     private_file(&draft).map_err(failed)?;
+    mesh_fail::pass("store.create.before_schema");
     fill(&draft).map_err(|error| StoreError::sqlite(&draft, "create", error))?;
+    mesh_fail::pass("store.create.after_schema");
     File::open(&draft).and_then(|file| file.sync_all()).map_err(failed)?;
+    mesh_fail::pass("store.create.before_rename");
     fs::rename(&draft, path).map_err(failed)?;
+    mesh_fail::pass("store.create.before_dir_sync");
     sync_directory(path).map_err(failed)
 }
 

@@ -102,9 +102,11 @@ impl Parts {
         if !file::recognise(path)? {
             file::create(path)?;
         }
+        mesh_fail::pass("store.open.before_log");
         tell_of_torn_log(path, log::examine(path)?);
         let db = Database::open(path, Access::Owner)?;
         let last = db.check_ends()?;
+        mesh_fail::pass("store.open.after_ends");
         let shared = Arc::new(Shared::default());
         let (checkpointer, wake) = Checkpointer::start(path, &shared)?;
         let desk = Arc::new(Desk::open(path, &shared, wake.clone())?);
@@ -130,6 +132,7 @@ fn tell_of_torn_log(path: &Path, end: LogEnd) {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
+        mesh_fail::pass("store.close");
         self.desk.close();
     }
 }

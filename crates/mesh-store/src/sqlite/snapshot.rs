@@ -16,7 +16,7 @@ use crate::{Result, Seq, StoreError};
 
 /// Bytes in a part: what a snapshot needs of memory beside itself, and how long a commit of the
 /// owner may have to wait for it.
-const PART_BYTES: usize = 512 << 10;
+const PART_BYTES: usize = mesh_fail::sooner(512 << 10, 16 << 10);
 /// Rows of the journal that are dropped in one commit.
 const DROP_ROWS_MAX: u32 = 64;
 
@@ -79,7 +79,9 @@ impl Work<'_> {
             why: error.to_string(),
         })?;
         let parts = writer.finish()?;
+        mesh_fail::pass("store.snapshot.before_flip");
         self.publish(seq.cast_signed(), parts)?;
+        mesh_fail::pass("store.snapshot.after_flip");
         self.drop_loose_parts()
     }
 
@@ -88,7 +90,8 @@ impl Work<'_> {
     pub(super) fn drop_journal(&self, last: Seq) -> Result<()> {
         let sql = "DELETE FROM journal WHERE first IN (SELECT first FROM journal
                    WHERE first <= ?1 AND first + count - 1 <= ?1 ORDER BY first LIMIT ?2)";
-        self.repeat(sql, params![last.cast_signed(), DROP_ROWS_MAX])
+        mesh_fail::pass("store.journal.before_drop");
+        self.repeat(sql, params![last.cast_signed(), DROP_ROWS_MAX], "store.journal.after_drop")
     }
 
     /// Drops parts that belong to no complete snapshot: to an old one, or to one that was being
@@ -96,7 +99,7 @@ impl Work<'_> {
     pub(super) fn drop_loose_parts(&self) -> Result<()> {
         let sql = "DELETE FROM snapshot_part WHERE rowid IN (SELECT rowid FROM snapshot_part
                    WHERE seq NOT IN (SELECT seq FROM snapshot) LIMIT 1)";
-        self.repeat(sql, [])
+        self.repeat(sql, [], "store.snapshot.clearing")
     }
 
     /// Makes a complete snapshot the only one.
@@ -110,17 +113,22 @@ impl Work<'_> {
     }
 
     /// Runs a statement that does a bounded part of some work until there is nothing left to do.
-    fn repeat(&self, sql: &str, params: impl Params + Copy) -> Result<()> {
-        while self.step(0, |conn| conn.prepare_cached(sql)?.execute(params))? > 0 {}
+    fn repeat(&self, sql: &str, params: impl Params + Copy, point: &'static str) -> Result<()> {
+        while self.step(0, |conn| conn.prepare_cached(sql)?.execute(params))? > 0 {
+            mesh_fail::pass(point);
+        }
         Ok(())
     }
 
     fn insert_part(&self, seq: i64, part: i64, bytes: &[u8]) -> Result<()> {
         let sql = "INSERT INTO snapshot_part (seq, part, crc, bytes) VALUES (?1, ?2, ?3, ?4)";
         let crc = checksum(&[seq, part], bytes);
+        let ordered = |error| StoreError::io(&self.tools.db.path, "write a snapshot to", error);
+        mesh_fail::fault("store.snapshot.before_part").map_err(ordered)?;
         self.step(bytes.len(), |conn| {
             conn.prepare_cached(sql)?.execute(params![seq, part, crc, bytes])
         })?;
+        mesh_fail::pass("store.snapshot.after_part");
         Ok(())
     }
 

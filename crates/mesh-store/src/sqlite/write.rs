@@ -34,14 +34,18 @@ impl Database {
         let dropped = dropped.collect::<Result<Vec<_>, _>>()?;
         let path = &self.path;
         let failed = |error| StoreError::sqlite(path, "append to", error);
+        let ordered = |error| StoreError::io(path, "append to", error);
 
+        mesh_fail::fault("store.append.begin").map_err(ordered)?;
         let behavior = TransactionBehavior::Immediate;
         let tx = self.conn.transaction_with_behavior(behavior).map_err(failed)?;
         let written = insert_events(&tx, &rows)
             .and_then(|events| Ok(events + insert_data(&tx, &data)? + insert_code(&tx, batch)?))
             .map_err(failed)?;
         delete(&tx, &dropped, &batch.drop_code).map_err(failed)?;
+        mesh_fail::fault("store.append.before_commit").map_err(ordered)?;
         tx.commit().map_err(failed)?;
+        mesh_fail::fault("store.append.after_commit").map_err(ordered)?;
         Ok(written)
     }
 }
@@ -100,6 +104,7 @@ fn insert_events(tx: &Transaction<'_>, rows: &[Row]) -> rusqlite::Result<usize> 
         insert.execute(params![first, count, at, checksum(&numbers, &row.events), row.events])?;
         written += row.events.len();
     }
+    mesh_fail::pass("store.append.after_events");
     Ok(written)
 }
 
@@ -114,6 +119,7 @@ fn insert_data(tx: &Transaction<'_>, data: &[DataRow<'_>]) -> rusqlite::Result<u
         insert.execute(params![id, checksum(&[*id], bytes), bytes])?;
         written += bytes.len();
     }
+    mesh_fail::pass("store.append.after_data");
     Ok(written)
 }
 
@@ -128,6 +134,7 @@ fn insert_code(tx: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<usize> {
         insert.execute(params![digest.0, checksum(&[], bytes), bytes.as_ref()])?;
         written += bytes.len();
     }
+    mesh_fail::pass("store.append.after_code");
     Ok(written)
 }
 
