@@ -17,8 +17,7 @@ use tokio::fs::{self, File};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 
 /// How long a blob that nothing refers to is kept: long enough to be submitted after its upload.
-const UNUSED_FOR: Duration =
-    mesh_fail::sooner(Duration::from_hours(1), Duration::from_secs(20));
+const UNUSED_FOR: Duration = mesh_fail::sooner(Duration::from_hours(1), Duration::from_secs(20));
 /// Where blobs are written until they are complete.
 const UNFINISHED: &str = "tmp";
 

@@ -15,8 +15,7 @@ use crate::handle::Handle;
 /// are tasks, whichever is more: the larger the snapshot, the more it must be worth.
 const EVENTS_MIN: u64 = mesh_fail::sooner(200_000, 400);
 /// How often that is looked at.
-const LOOK_EVERY: Duration =
-    mesh_fail::sooner(Duration::from_secs(5), Duration::from_millis(100));
+const LOOK_EVERY: Duration = mesh_fail::sooner(Duration::from_secs(5), Duration::from_millis(100));
 
 /// Folds the journal of a state directory now and then, until the driver ends.
 pub(crate) async fn fold_journal(

@@ -362,8 +362,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = mesh_store::SqliteStore::open(dir.path()).unwrap();
         let settings = crate::driver::Settings::default();
-        let (handle, driver) =
-            crate::driver::start(dir.path(), Box::new(store), settings).unwrap();
+        let (handle, driver) = crate::driver::start(dir.path(), Box::new(store), settings).unwrap();
         let mut end = EndNotice {
             task: TaskId(1),
             outcome: Outcome::Succeeded,

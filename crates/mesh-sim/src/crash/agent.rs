@@ -196,7 +196,11 @@ impl Agent {
             DataFrame::None => Bytes::new(),
         };
         let Some(recipe) = Recipe::of_payload(&payload) else {
-            let what = format!("t{} was sent {} bytes that are not its arguments", task.task, payload.len());
+            let what = format!(
+                "t{} was sent {} bytes that are not its arguments",
+                task.task,
+                payload.len()
+            );
             self.board.note(Fact::Wrong(Violation::new(Law::ResultAsStored, what)));
             return None;
         };
@@ -263,7 +267,8 @@ impl Agent {
                     traceback: String::new(),
                 };
                 let details = DataFrame::Inline(bytes);
-                self.report(link, token, Happened::Failed { run_us: 1_000, error, details }).await?;
+                self.report(link, token, Happened::Failed { run_us: 1_000, error, details })
+                    .await?;
             } else if bytes.len() > mesh_api::INLINE_MAX {
                 self.uploaded += 1;
                 self.uploads.insert(self.uploaded, Upload { token, bytes });

@@ -285,7 +285,9 @@ impl Client {
                     }
                     return;
                 }
-                Ok(Err(problem)) => object(&self.board, &format!("the result of t{task}"), &problem),
+                Ok(Err(problem)) => {
+                    object(&self.board, &format!("the result of t{task}"), &problem)
+                }
                 Err(_elapsed) => {}
             }
             sleep(Duration::from_millis(self.random.u64(5..40))).await;

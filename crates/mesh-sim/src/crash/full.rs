@@ -18,7 +18,9 @@ use tokio::time::{Instant, sleep};
 use super::board::{Board, Fact};
 use super::judge::Judge;
 use super::process::{Server, Setup};
-use super::{END_WITHIN, Options, READY_WITHIN, agent, clients, introduce, last_lines, process, sdk};
+use super::{
+    END_WITHIN, Options, READY_WITHIN, agent, clients, introduce, last_lines, process, sdk,
+};
 use crate::history::{Law, Told, Verdict, Violation, law};
 use crate::report::Crashed;
 
@@ -41,10 +43,8 @@ struct Disk {
 impl Disk {
     fn mount(path: PathBuf) -> std::io::Result<Self> {
         std::fs::create_dir_all(&path)?;
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", DISK, "none"])
-            .arg(&path)
-            .output()?;
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", DISK, "none"]).arg(&path).output()?;
         if !mount.status.success() {
             return Err(std::io::Error::other(String::from_utf8_lossy(&mount.stderr).into_owned()));
         }
@@ -101,7 +101,15 @@ pub(super) async fn run(
     crowd.spawn(sdk::run(Arc::clone(&board), options.seed + 2));
     crowd.spawn(clients::follow(Arc::clone(&board)));
     let judge = Judge::new(&setup.state_dir, Arc::clone(&board));
-    let mut story = Story { setup, disk, board, judge, server, report, random: fastrand::Rng::with_seed(options.seed) };
+    let mut story = Story {
+        setup,
+        disk,
+        board,
+        judge,
+        server,
+        report,
+        random: fastrand::Rng::with_seed(options.seed),
+    };
     let verdict = story.go(progress).await;
     story.board.end();
     let verdict = verdict.map_err(|broken| {

@@ -199,7 +199,9 @@ impl Judge {
                 self.seen.dispatched += 1;
                 let newest = self.journal.attempt(TaskId(*task));
                 law(Law::AcknowledgedIsDurable, newest.is_some_and(|n| n.0 >= *attempt), || {
-                    format!("an agent was told to start attempt {attempt} of t{task}, the journal is at {newest:?}")
+                    format!(
+                        "an agent was told to start attempt {attempt} of t{task}, the journal is at {newest:?}"
+                    )
                 })
             }
             Fact::Acknowledged { task, attempt } => {
@@ -207,7 +209,9 @@ impl Judge {
                 let attempt = mesh_core::model::id::Attempt(*attempt);
                 let id = TaskId(*task);
                 law(Law::AcknowledgedIsDurable, !self.journal.is_current(id, attempt), || {
-                    format!("the end of {attempt} of {id} was confirmed to its agent and is not in the journal")
+                    format!(
+                        "the end of {attempt} of {id} was confirmed to its agent and is not in the journal"
+                    )
                 })
             }
             Fact::Read { task, digest } => {
@@ -217,15 +221,22 @@ impl Judge {
             Fact::Followed { seq, kind, task } => {
                 self.seen.followed += 1;
                 law(Law::GapFree, *seq <= self.journal.last(), || {
-                    format!("a follower saw event {seq}, the journal ends at {}", self.journal.last())
+                    format!(
+                        "a follower saw event {seq}, the journal ends at {}",
+                        self.journal.last()
+                    )
                 })?;
                 let known = self.told.get(seq);
                 let same = match known {
-                    Some((known, id)) => known == kind && task.as_deref() == Some(id.to_string().as_str()),
+                    Some((known, id)) => {
+                        known == kind && task.as_deref() == Some(id.to_string().as_str())
+                    }
                     None => !matches!(kind.as_str(), "submitted" | "started" | "ended"),
                 };
                 law(Law::GapFree, same, || {
-                    format!("a follower saw event {seq} as {kind} of {task:?}, the journal has {known:?}")
+                    format!(
+                        "a follower saw event {seq} as {kind} of {task:?}, the journal has {known:?}"
+                    )
                 })
             }
             Fact::Wrong(violation) => Err(violation.clone()),

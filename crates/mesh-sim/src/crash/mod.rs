@@ -118,9 +118,9 @@ impl<'a> Crash<'a> {
             bug: options.bug.clone(),
         };
         let mut server = setup.start("")?;
-        let board = introduce(&setup, &mut server, &["a", "b"]).await.map_err(|problem| {
-            std::io::Error::other(format!("{problem}\n{}", server.said()))
-        })?;
+        let board = introduce(&setup, &mut server, &["a", "b"])
+            .await
+            .map_err(|problem| std::io::Error::other(format!("{problem}\n{}", server.said())))?;
         let mut crowd = JoinSet::new();
         let mut seeds = fastrand::Rng::with_seed(options.seed ^ 0xc0ff_ee00);
         let mut seed = || seeds.u64(..);
@@ -242,7 +242,8 @@ impl<'a> Crash<'a> {
             // Whether the disk fails or is slow from the first commit on is up to chance.
             (None, End::Fault(_)) if server.ended().is_none() => {}
             (None, _) => {
-                let what = format!("not ready after {READY_WITHIN:?}: {}", last_lines(&server.said()));
+                let what =
+                    format!("not ready after {READY_WITHIN:?}: {}", last_lines(&server.said()));
                 return Err(Violation::new(Law::EverythingEnds, what));
             }
         }
@@ -355,8 +356,10 @@ impl<'a> Crash<'a> {
             }
             let left: Vec<_> = self.judge.journal().open().take(5).collect();
             law(Law::EverythingEnds, begun.elapsed() < END_WITHIN, || {
-                format!("after {END_WITHIN:?} {open} tasks have not ended, such as {left:?}; \
-                         clients were not told of the end of {untold}")
+                format!(
+                    "after {END_WITHIN:?} {open} tasks have not ended, such as {left:?}; \
+                         clients were not told of the end of {untold}"
+                )
             })?;
             sleep(Duration::from_millis(100)).await;
         }
@@ -415,9 +418,8 @@ async fn introduce(
     let board = Board::new(url, token)?;
     for name in clusters {
         let body = serde_json::json!({ "name": name });
-        let body: ClusterBody = serde_json::from_value(body).map_err(|error| {
-            mesh_api::problem::Problem::new("INTERNAL", error.to_string(), "")
-        })?;
+        let body: ClusterBody = serde_json::from_value(body)
+            .map_err(|error| mesh_api::problem::Problem::new("INTERNAL", error.to_string(), ""))?;
         board.http().add_cluster(&body).await?;
     }
     board.http().put_code(Bytes::from_static(clients::CODE)).await?;
