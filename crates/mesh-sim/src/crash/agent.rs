@@ -86,6 +86,7 @@ pub(crate) async fn serve(board: Arc<Board>, cluster: String, seed: u64) {
 
 impl Agent {
     /// Links, and works until the link breaks or its life is over.
+    #[expect(clippy::cognitive_complexity, reason = "one select, and each `?` counts")]
     async fn link(&mut self, frames: &mut u64) -> Option<()> {
         self.later.clear(); // all of it is sent again on a new link
         let mut link = Link::dial(&self.board, "/v1/link/agent").await?;

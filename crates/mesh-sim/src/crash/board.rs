@@ -49,12 +49,15 @@ pub(crate) enum Fact {
     Wrong(crate::history::Violation),
 }
 
+/// The digests of results, by task and attempt.
+type Reported = HashMap<(u64, u32), Digest>;
+
 /// What everybody shares.
 #[derive(Debug)]
 pub(crate) struct Board {
     facts: Mutex<Vec<Fact>>,
-    /// The digests of the results that agents reported, by task and attempt.
-    reported: Mutex<HashMap<(u64, u32), Digest>>,
+    /// What agents reported.
+    reported: Mutex<Reported>,
     /// Blobs that were acknowledged, with the digests of their bytes.
     blobs: Mutex<Vec<(String, Digest)>>,
     http: HttpClient,

@@ -208,14 +208,13 @@ impl Client {
             if self.random.u8(..100) < 8 {
                 self.cancel(task).await;
             }
-            match self.random.u8(..100) {
-                0..40 => self.wait(task).await,
-                _ => {
-                    // Somebody waits in the end, so that the open ones are counted down.
-                    let (board, seed) = (Arc::clone(&self.board), self.random.u64(..));
-                    let mut waiter = Self::new(board, seed);
-                    tokio::spawn(async move { waiter.wait(task).await });
-                }
+            if self.random.u8(..100) < 40 {
+                self.wait(task).await;
+            } else {
+                // Somebody waits in the end, so that the open ones are counted down.
+                let (board, seed) = (Arc::clone(&self.board), self.random.u64(..));
+                let mut waiter = Self::new(board, seed);
+                tokio::spawn(async move { waiter.wait(task).await });
             }
         }
     }
@@ -286,7 +285,11 @@ impl Client {
                     return;
                 }
                 Ok(Err(problem)) => {
+<<<<<<< HEAD
                     object(&self.board, &format!("the result of t{task}"), &problem)
+=======
+                    object(&self.board, &format!("the result of t{task}"), &problem);
+>>>>>>> crash
                 }
                 Err(_elapsed) => {}
             }

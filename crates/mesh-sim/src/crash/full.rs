@@ -94,7 +94,8 @@ pub(super) async fn run(
         bug: options.bug.clone(),
     };
     let mut server = setup.start("").map_err(failed)?;
-    let board = introduce(&setup, &mut server, &["small"]).await.map_err(wrong)?;
+    let board =
+        introduce(&setup, &mut server, &["small"]).await.map_err(|problem| wrong(&problem))?;
     let mut crowd = JoinSet::new();
     crowd.spawn(agent::serve(Arc::clone(&board), "small".into(), options.seed));
     crowd.spawn(clients::Client::new(Arc::clone(&board), options.seed + 1).run());
@@ -127,7 +128,7 @@ fn report_of(story: &mut Story<'_>) {
     story.report.acknowledged += story.judge.acknowledged();
 }
 
-fn wrong(problem: Problem) -> Violation {
+fn wrong(problem: &Problem) -> Violation {
     Violation::new(Law::StepByStep, problem.to_string())
 }
 
@@ -170,14 +171,14 @@ impl Story<'_> {
     /// Submits tasks that wait for ever, with large arguments, until it is said that there is no
     /// room; their numbers.
     async fn until_full(&mut self) -> Result<Vec<u64>, Violation> {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         let mut waiting = Vec::new();
         while Instant::now() < deadline {
             let (body, keys) = self.filling();
             let answer = match self.board.http().submit(&body).await {
                 Ok(answer) => answer,
                 Err(problem) if problem.code == "STORE_FULL" => return Ok(waiting),
-                Err(problem) => return Err(wrong(problem)),
+                Err(problem) => return Err(wrong(&problem)),
             };
             let mut is_full = false;
             for (result, key) in answer.results.into_iter().zip(keys) {
@@ -240,10 +241,10 @@ impl Story<'_> {
 
     async fn still_reads(&self, waiting: &[u64]) -> Verdict {
         let query = TaskQuery { limit: Some(10), ..TaskQuery::default() };
-        let list = self.board.http().tasks(&query).await.map_err(wrong)?;
+        let list = self.board.http().tasks(&query).await.map_err(|problem| wrong(&problem))?;
         law(Law::AcknowledgedIsDurable, !list.tasks.is_empty(), || "it knows no tasks".into())?;
         let Some(task) = waiting.first() else { return Ok(()) };
-        self.board.http().task(&format!("t{task}")).await.map_err(wrong)?;
+        self.board.http().task(&format!("t{task}")).await.map_err(|problem| wrong(&problem))?;
         Ok(())
     }
 

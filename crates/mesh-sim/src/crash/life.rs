@@ -71,20 +71,20 @@ pub(crate) struct Lives {
     ordered: Vec<u64>,
     /// How often it did.
     pub(crate) killed: Vec<u64>,
-    lives: u64,
+    drawn: u64,
 }
 
 impl Lives {
     pub(crate) fn new(seed: u64) -> Self {
         let none = vec![0; POINTS.len()];
         let random = fastrand::Rng::with_seed(seed);
-        Self { random, ordered: none.clone(), killed: none, lives: 0 }
+        Self { random, ordered: none.clone(), killed: none, drawn: 0 }
     }
 
     /// The next life, now that each point was passed so often.
     pub(crate) fn next(&mut self, passes: &[u64]) -> End {
-        self.lives += 1;
-        if self.lives.is_multiple_of(12) {
+        self.drawn += 1;
+        if self.drawn.is_multiple_of(12) {
             return End::Peace(self.up_to(LOAD_MAX));
         }
         match self.random.u8(..100) {
@@ -107,7 +107,7 @@ impl Lives {
         let least: Vec<usize> = least.collect();
         let point = least[self.random.usize(..least.len())];
         self.ordered[point] += 1;
-        let usual = passes.get(point).map_or(0, |passes| passes / self.lives);
+        let usual = passes.get(point).map_or(0, |passes| passes / self.drawn);
         let nth = match way(POINTS[point]) {
             Way::Work => self.random.u64(1..=usual.max(1)),
             _ => 1,

@@ -36,7 +36,6 @@ pub(crate) struct Server {
 
 impl Setup {
     /// Starts a server in which something may be ordered to happen.
-    #[expect(clippy::disallowed_methods, reason = "a real process takes real time")]
     pub(crate) fn start(&self, orders: &str) -> std::io::Result<Server> {
         let mut log = OpenOptions::new().create(true).append(true).open(&self.log)?;
         let log_begins = log.seek(SeekFrom::End(0))?;
