@@ -13,7 +13,7 @@ STAMP := $(VENV)/.requirements
 # Ray's own helpers, and processes that our tests start, must find this Python first.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup develop demo check lint unit test bench reference wheel clean
+.PHONY: help setup develop demo check lint unit test reliability bench reference wheel clean
 
 help: ## This text
 	@echo "ScheduleMesh: one scheduler above every Ray cluster you own."
@@ -54,6 +54,9 @@ unit: develop
 
 test: check ## Everything, real Ray clusters, examples and documents included
 	$(BIN)/python -m pytest -q -m ray python/tests
+
+reliability: ## Thousands of simulated worlds, planted faults, 200 kills of the real server; writes the report
+	@scripts/reliability.sh
 
 bench: develop ## Measure against native Ray and bare SQLite, as ratios in one run
 	@scripts/bench.sh "$(VENV)"

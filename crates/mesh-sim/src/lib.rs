@@ -14,6 +14,7 @@
 pub mod canary;
 pub mod crash;
 pub mod history;
+pub mod page;
 mod panics;
 pub mod plan;
 pub mod report;

@@ -2,6 +2,7 @@
 
 mod bugs;
 mod crash;
+mod report;
 mod run;
 mod shrink;
 
@@ -23,6 +24,8 @@ enum Command {
     Run(run::Run),
     /// Plant faults, one after the other, and count the seeds until each is noticed
     Bugs(bugs::Bugs),
+    /// Write the reliability report from what runs have left
+    Report(report::Report),
     /// Find the smallest world in which a seed still breaks a law, and tell its story
     Shrink(shrink::Shrink),
     /// Kill the real server again and again while it is worked with, and judge what it kept
@@ -35,6 +38,7 @@ impl Cli {
         match self.command {
             Command::Run(run) => run.run(),
             Command::Bugs(bugs) => bugs.run(),
+            Command::Report(report) => report.run(),
             Command::Shrink(shrink) => shrink.run(),
             Command::Crash(crash) => crash.run(),
         }
