@@ -155,7 +155,7 @@ class Submitter:
         code = self._client.code(cls)
         work = {"actor": {"code": code.digest}}
         spec = self._client.spec(self._options, work, code, title_of(cls))
-        payload: tuple[Any, ...] = (args, kwargs, {})
+        payload: tuple[Any, ...] = (args, kwargs, self._options.for_actor)
         future: Future[None] = self._client.send_payload(spec, self._options, payload)
         handle = ActorHandle(self._client, future, cls)
         if ready_timeout != 0:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 """The Python that pickles here; work goes only to clusters that run the same."""
 
+CONCURRENCY_MAX = 1000
+"""Most calls of one actor that may run at a time."""
+
 _ON_LOST = ("replace", "wait", "fail")
 
 
@@ -45,6 +48,8 @@ class Options(TypedDict, total=False):
         wait_for_growth: Queue it although no cluster could hold it as they are now.
         runtime_env: Ray's runtime environment; the cluster's own when nothing is said. Folders of
             this machine (`working_dir`, `py_modules`) are packed and shipped.
+        max_concurrency: For an actor: how many of its calls may run at a time, side by side in
+            threads; 1 when nothing is said, which runs them in their order.
         name: A name for people.
         key: What you call this submission: submitting it twice does it once.
     """
@@ -67,6 +72,7 @@ class Options(TypedDict, total=False):
     on_lost: str | None
     wait_for_growth: bool
     runtime_env: Mapping[str, Any] | None
+    max_concurrency: int | None
     name: str | None
     key: str | None
 
@@ -105,6 +111,12 @@ class TaskOptions:
             # Who asks for a GPU or for memory still wants the core that every function gets.
             body["resources"] = {"CPU": 1, **resources}
         return json.dumps(body)
+
+    @property
+    def for_actor(self) -> dict[str, Any]:
+        """What travels with an actor and is read where it runs."""
+        most = self.given.get("max_concurrency")
+        return {} if most is None else {"max_concurrency": most}
 
     @property
     def runtime_env(self) -> dict[str, Any] | None:
@@ -190,6 +202,9 @@ def _mistakes(given: Options) -> list[str]:
         for name in ("tags", "prefer_tags", "avoid_tags")
         if isinstance(given.get(name), str)
     ]
+    most = given.get("max_concurrency")
+    if most is not None and (type(most) is not int or not 1 <= most <= CONCURRENCY_MAX):
+        mistakes.append(f"max_concurrency={most!r} is no whole number from 1 to {CONCURRENCY_MAX}")
     mistakes += environments.mistakes_in(given.get("runtime_env"))
     on_lost = given.get("on_lost")
     if on_lost is not None and on_lost not in _ON_LOST:

@@ -107,6 +107,23 @@ def test_an_actor_keeps_its_state_and_its_order(client: Client) -> None:
         counter.future.result(WAIT_S)
 
 
+class Meeting:
+    """Is over when everybody is there."""
+
+    def __init__(self, seats: int) -> None:
+        self.barrier = threading.Barrier(seats, timeout=WAIT_S)
+
+    def attend(self) -> int:
+        return self.barrier.wait()
+
+
+def test_calls_of_an_actor_run_side_by_side_when_it_says_so(client: Client) -> None:
+    meeting = client.options(max_concurrency=3).actor(Meeting, 3)
+    guests = [meeting.attend.remote() for _ in range(3)]
+    assert sorted(guest.result(WAIT_S) for guest in guests) == [0, 1, 2]
+    meeting.kill()
+
+
 def test_a_job_runs_and_its_log_can_be_read(client: Client) -> None:
     future = client.options(cluster="west").submit_job("python -c 'print(6 * 7)'")
     assert future.result(WAIT_S) is None

@@ -146,11 +146,12 @@ def test_a_function_that_asks_for_a_gpu_still_gets_its_core(
 
 def test_wrong_options_are_told_all_at_once(client: Client) -> None:
     with pytest.raises(schedulemesh.ConfigurationError) as raised:
-        client.options(cpus="two", tags="linux", colour="red")  # type: ignore[arg-type, call-arg]
+        client.options(cpus="two", tags="linux", max_concurrency=0, colour="red")  # type: ignore[arg-type, call-arg]
     assert raised.value.details == [
         "colour= is no option",
         "cpus='two' is no number",
         "tags='linux' is a text; a list of texts is needed",
+        "max_concurrency=0 is no whole number from 1 to 1000",
     ]
 
 
