@@ -285,11 +285,7 @@ impl Client {
                     return;
                 }
                 Ok(Err(problem)) => {
-<<<<<<< HEAD
-                    object(&self.board, &format!("the result of t{task}"), &problem)
-=======
                     object(&self.board, &format!("the result of t{task}"), &problem);
->>>>>>> crash
                 }
                 Err(_elapsed) => {}
             }
