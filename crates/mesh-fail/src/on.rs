@@ -29,6 +29,7 @@ struct Count {
 
 impl State {
     #[expect(clippy::panic, reason = "a test that orders what there is not must be told")]
+    #[expect(clippy::disallowed_methods, reason = "a crash loop is no setting of the server")]
     fn of_process() -> Self {
         let text = std::env::var(ORDERS_VARIABLE).unwrap_or_default();
         let orders = orders(&text).unwrap_or_else(|wrong| panic!("{ORDERS_VARIABLE}: {wrong}"));
@@ -65,6 +66,7 @@ pub(crate) fn pass(point: &'static str) -> io::Result<()> {
     Ok(())
 }
 
+#[expect(clippy::disallowed_methods, reason = "a slow disk is what is played here")]
 fn obey(action: Action, nth: u64) -> io::Result<()> {
     match action {
         Action::Kill(at) if nth == at => kill(),

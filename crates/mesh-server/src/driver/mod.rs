@@ -101,6 +101,10 @@ pub fn start(
 }
 
 /// Puts the fault into this thread that `SCHEDULEMESH_BUG` names, in a build that tests the tests.
+#[cfg_attr(
+    feature = "bugs",
+    expect(clippy::disallowed_methods, reason = "a planted fault is no setting of the server")
+)]
 fn plant_bug() {
     #[cfg(feature = "bugs")]
     if let Ok(word) = std::env::var("SCHEDULEMESH_BUG") {
