@@ -51,6 +51,8 @@ pub struct Engine {
     /// next turn.
     pub(super) unreadable: Vec<Held>,
     pub(super) health: Health,
+    /// Time that was skipped, until that is durable.
+    skipped: Span,
 }
 
 /// Whether anything can be made durable.
@@ -93,7 +95,14 @@ impl Engine {
             watchers: Watchers::default(),
             unreadable: Vec::new(),
             health: Health::Well,
+            skipped: Span::ZERO,
         })
+    }
+
+    /// Whether it is durable how much time was skipped: until then, the next life must find that out
+    /// anew.
+    pub fn has_told_time(&self) -> bool {
+        self.skipped == Span::ZERO
     }
 
     /// The state.
@@ -125,6 +134,7 @@ impl Engine {
             self.tighten(now);
         }
         // Only commands that name something can be refused.
+        self.skipped = skipped;
         drop(self.decide(&mut turn, &Command::Restart { skipped }, None));
         self.finish(turn);
         mesh_fail::pass("engine.begin.after");
@@ -256,6 +266,9 @@ impl Engine {
             return;
         }
         turn.note(&events);
+        if turn.skipped {
+            self.skipped = Span::ZERO;
+        }
         self.metrics.count(&self.mesh, turn.now, &events);
         let first = last + 1 - Seq::try_from(events.len()).unwrap_or(0);
         self.tail.push(Entry { first, at: turn.now, events });
@@ -330,7 +343,7 @@ impl Engine {
         match self.store.append(&fill).and_then(|_seq| self.store.append(&clear)) {
             Ok(_seq) => {
                 self.loosen(turn.now);
-                let again = Command::Restart { skipped: Span::ZERO };
+                let again = Command::Restart { skipped: self.skipped };
                 drop(self.decide(turn, &again, None)); // links were closed meanwhile
             }
             Err(StoreError::Full { .. }) => {
@@ -404,7 +417,8 @@ fn store_full(error: &StoreError) -> Problem {
 pub(super) fn store_failed(error: &StoreError) -> Problem {
     Problem::new(
         "STORE_FAILED",
-        format!("nothing was changed: {error}"),
-        "check the disk of the state directory, then restart the server; what was accepted is kept",
+        format!("the store failed, and takes no more changes: {error}"),
+        "check the disk of the state directory, then restart the server: what was accepted is kept, and \
+         asking again under the same key is safe",
     )
 }

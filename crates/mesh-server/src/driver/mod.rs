@@ -76,8 +76,8 @@ pub fn start(
     if skipped > Span::ZERO {
         tracing::warn!(?skipped, "the wall clock was set forward: timers are put off by as much");
     }
-    state_dir::keep_clock_mark(dir, clock.mark().as_ref());
     let clock = Arc::new(clock);
+    let dir = dir.to_owned();
     let shared = Shared {
         asks,
         room: Arc::new(Semaphore::new(all_permits())),
@@ -94,6 +94,9 @@ pub fn start(
     let thread = thread
         .spawn(move || {
             engine.begin(clock.now(), skipped);
+            if engine.has_told_time() {
+                state_dir::keep_clock_mark(&dir, clock.mark().as_ref());
+            }
             run(engine, waiting, &clock, &timers);
         })
         .map_err(StartError::Thread)?;

@@ -46,6 +46,8 @@ pub(super) struct Turn {
     pub(super) ended: Vec<TaskId>,
     /// Whether a cluster was forgotten.
     pub(super) removed: bool,
+    /// Whether time was skipped.
+    pub(super) skipped: bool,
     /// Who asked for the end.
     pub(super) goodbye: Option<Goodbye>,
 }
@@ -82,6 +84,7 @@ impl Turn {
             started: Vec::new(),
             ended: Vec::new(),
             removed: false,
+            skipped: false,
             goodbye: None,
         }
     }
@@ -98,6 +101,7 @@ impl Turn {
                 Event::Assigned(_, tasks) => self.to_do.extend(tasks),
                 Event::StopAsked(task, _) => self.to_do.push(*task),
                 Event::ClusterRemoved(_) => self.removed = true,
+                Event::ClockSkipped(_) => self.skipped = true,
                 Event::Started(task) => self.started.push(*task),
                 Event::Ended { task, .. } => self.ended.push(*task),
                 _ => {}

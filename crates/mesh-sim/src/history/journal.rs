@@ -107,6 +107,11 @@ impl Journal {
         self.keys.get(key).copied()
     }
 
+    /// The key of a task, whether or not its record was given up since.
+    pub fn key_of(&self, id: TaskId) -> Option<&Key> {
+        self.tasks.get(&id).map(|task| &task.key)
+    }
+
     /// Every task there ever was, with its key.
     pub fn tasks(&self) -> impl Iterator<Item = (TaskId, &Key)> {
         self.tasks.iter().map(|(id, task)| (*id, &task.key))

@@ -53,7 +53,9 @@ impl Witness {
                 })?;
                 accepted(journal, &key, id)?;
                 let earlier = self.accepted.insert(key.clone(), id);
-                law(Law::OneTaskForOneKey, earlier.is_none_or(|earlier| earlier == id), || {
+                // A key in the user's own words is known for as long as the record of its task is.
+                let same = |earlier: TaskId| earlier == id || journal.is_forgotten(earlier.min(id));
+                law(Law::OneTaskForOneKey, earlier.is_none_or(same), || {
                     format!("{key} was acknowledged as {earlier:?}, and then as {id}")
                 })
             }
@@ -89,7 +91,7 @@ impl Witness {
 
 fn accepted(journal: &Journal, key: &Key, id: TaskId) -> Verdict {
     match journal.task_of(key) {
-        Some(task) => law(Law::OneTaskForOneKey, task == id, || {
+        Some(task) => law(Law::OneTaskForOneKey, journal.key_of(id) == Some(key), || {
             format!("{key} was acknowledged as {id}, the journal has it as {task}")
         }),
         None => Err(Violation::new(

@@ -112,8 +112,10 @@ impl World {
         };
         self.stats.lives += 1;
         let now = self.server_time();
-        self.mark = Some((self.now, now));
         self.run_engine(|engine| engine.begin(now, skipped))?;
+        if self.server.engine.as_ref().is_some_and(Engine::has_told_time) {
+            self.mark = Some((self.now, now));
+        }
         self.read_journal()?;
         for index in 0..self.agents.len() {
             let add = self.add_cluster(index);

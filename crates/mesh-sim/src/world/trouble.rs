@@ -228,8 +228,7 @@ impl World {
         self.net.parted.clear();
         self.server.commit = Span::from_millis(1);
         // A store that failed stays so until the operator restarts it.
-        let failed = self.server.engine.as_ref().is_some_and(|e| e.tail().trouble().is_some());
-        if failed || self.dice.bool() {
+        if self.store_failed() || self.dice.bool() {
             self.stop_cleanly()?;
         }
         for index in 0..self.agents.len() {
@@ -248,9 +247,17 @@ impl World {
         Ok(())
     }
 
+    fn store_failed(&self) -> bool {
+        let trouble = self.server.engine.as_ref().and_then(|engine| engine.tail().trouble());
+        trouble.is_some_and(|problem| problem.code == "STORE_FAILED")
+    }
+
     /// Whether a healed world has come to rest.
     pub(super) fn rest(&mut self) -> Verdict {
         let Some(healed) = self.healed else { return Ok(()) };
+        if self.store_failed() {
+            self.stop_cleanly()?; // a snapshot that failed earlier may show only now
+        }
         self.restore_clusters();
         let open = self.journal.open().count();
         if open == 0 && self.clients_are_done() && self.left_overs().is_none() {
