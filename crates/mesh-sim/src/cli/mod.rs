@@ -1,6 +1,7 @@
 //! The command line: one file for each command.
 
 mod bugs;
+mod check;
 mod crash;
 mod report;
 mod run;
@@ -28,6 +29,8 @@ enum Command {
     Report(report::Report),
     /// Find the smallest world in which a seed still breaks a law, and tell its story
     Shrink(shrink::Shrink),
+    /// Judge what a real server left in its state directory, and what it told its clients
+    Check(check::Check),
     /// Kill the real server again and again while it is worked with, and judge what it kept
     Crash(crash::Crash),
 }
@@ -40,6 +43,7 @@ impl Cli {
             Command::Bugs(bugs) => bugs.run(),
             Command::Report(report) => report.run(),
             Command::Shrink(shrink) => shrink.run(),
+            Command::Check(check) => check.run(),
             Command::Crash(crash) => crash.run(),
         }
     }
