@@ -134,9 +134,7 @@ mod tests {
     use mesh_core::model::id::{Digest, SpecId, TaskId};
     use mesh_core::model::label::Affinity;
     use mesh_core::model::priority::Priority;
-    use mesh_core::model::task::{
-        Data, Kind, OnLost, Outcome, Retries, Shape, TaskSpec, Work,
-    };
+    use mesh_core::model::task::{Data, Kind, OnLost, Outcome, Retries, Shape, TaskSpec, Work};
     use mesh_core::model::time::Span;
     use mesh_store::{Batch, Store as _};
 
