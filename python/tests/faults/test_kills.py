@@ -68,6 +68,12 @@ def kill_part(mesh: LocalMesh, name: str, part: str) -> None:
     os.kill(named[0], signal.SIGKILL)
 
 
+def lost_calls(cluster: LocalCluster) -> int:
+    """Count what Ray's own logs say it lost on purpose."""
+    logs = cluster._folder.glob("**/logs/*")
+    return sum(log.read_bytes().count(b"Inject RPC") for log in logs if log.is_file())
+
+
 def test_agents_are_killed_again_and_again(mesh: LocalMesh, load: Load) -> None:
     with load:
         for name in ("east", "west", "east"):
@@ -106,3 +112,4 @@ def test_calls_inside_of_ray_get_lost(
     mesh.wait_linked()
     with load:
         restart_control_plane(mesh)
+    assert lost_calls(mesh.clusters[place]) > 0, "no call was lost: Ray was not told to lose any"
