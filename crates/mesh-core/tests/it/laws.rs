@@ -406,3 +406,23 @@ fn large_arguments_bound_how_much_is_handed_out_ahead() {
     // Each has ten bytes of arguments, so two fit.
     assert_eq!(world.mesh.counts().assigned, 2);
 }
+
+#[test]
+fn a_driver_that_takes_on_nothing_gives_back_what_nothing_uses() {
+    let mut world = World::new(Limits::default());
+    world.cluster("a", ClusterSpec::default(), &[1]);
+    let spec = Arc::new(function(1, 1));
+    let first = world.submit("k1", &spec).unwrap();
+    world.submit("k2", &spec).unwrap();
+    let attempt = world.mesh.task(first).unwrap().attempt;
+    let report = Report { task: first, attempt, what: finished(1) };
+    let command = Command::Report("a".parse().unwrap(), report);
+    let (events, _) = world.mesh.decide(world.now, &command).unwrap();
+    events.iter().for_each(|event| world.mesh.apply(world.now, event));
+    let given_back = world.mesh.give_back_idle(world.now);
+    assert!(matches!(given_back[..], [Event::Released(_)]), "{given_back:?}");
+    assert_eq!(world.mesh.check(), Ok(()));
+    assert_eq!(world.mesh.counts().queued, 1, "the next one waits until there is room to say so");
+    let later = world.mesh.schedule(world.now);
+    assert!(later.iter().any(|event| matches!(event, Event::Assigned(..))), "{later:?}");
+}
