@@ -216,9 +216,13 @@ def test_the_agents_of_a_clusters_file_are_started_by_the_heir(
     scheduler = UnifiedScheduler()
     with program(SCHEDULER_OWNER) as owner:
         assert line(owner) == "up"
+        options = {"resource_requirements": {"CPU": 1}}
+        anywhere = scheduler.submit_task(_where, (), {}, **options)
+        assert anywhere.result(RAY_WAIT_S) in {"east", "west"}
         for name in ("east", "west"):
-            options = {"resource_requirements": {"CPU": 1}, "preferred_cluster": name}
-            assert scheduler.submit_task(_where, (), {}, **options).result(RAY_WAIT_S) == name
+            # Only there: while its agent still starts, one that is preferred would be passed over.
+            there = scheduler.client.options(cluster=name, cluster_only=True)
+            assert there.submit(_where).result(RAY_WAIT_S) == name
         owner.kill()
         owner.wait()
         deadline = time.monotonic() + WAIT_S
