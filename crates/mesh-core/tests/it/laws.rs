@@ -418,7 +418,9 @@ fn a_driver_that_takes_on_nothing_gives_back_what_nothing_uses() {
     let report = Report { task: first, attempt, what: finished(1) };
     let command = Command::Report("a".parse().unwrap(), report);
     let (events, _) = world.mesh.decide(world.now, &command).unwrap();
-    events.iter().for_each(|event| world.mesh.apply(world.now, event));
+    for event in &events {
+        world.mesh.apply(world.now, event);
+    }
     let given_back = world.mesh.give_back_idle(world.now);
     assert!(matches!(given_back[..], [Event::Released(_)]), "{given_back:?}");
     assert_eq!(world.mesh.check(), Ok(()));
